@@ -1,0 +1,80 @@
+"""The journey of a command: words → verb → outcome → stdout and exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+
+from wheeltapper_command.errors import CommandError, Exit
+from wheeltapper_command.progress import Progress
+from wheeltapper_command.verb import Verb
+
+GROUP = "wheeltapper.verbs"
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    verbs = load_verbs()
+    options = parser(verbs).parse_args(words)
+    verb: Verb = options.verb
+    progress = Progress(quiet=options.quiet)
+    try:
+        outcome = verb.run(options, progress)
+    except CommandError as error:
+        if options.debug:
+            raise
+        return _report(error, options.output)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nwheeltapper: stopped\n")
+        return Exit.FAILED
+    except BrokenPipeError:
+        return Exit.FAILED
+    except Exception as error:
+        if options.debug:
+            raise
+        message = f"{type(error).__name__}: {error}"
+        return _report(CommandError(message, "this is a fault of wheeltapper itself; --debug shows where"), options.output)
+    if options.output == "json":
+        sys.stdout.write(json.dumps(outcome.result, allow_nan=False) + "\n")
+    elif outcome.text:
+        sys.stdout.write(outcome.text.rstrip("\n") + "\n")
+    return int(outcome.exit_code)
+
+
+def load_verbs() -> list[Verb]:
+    """The verbs of every installed package, by name."""
+    return sorted((point.load() for point in entry_points(group=GROUP)), key=lambda verb: verb.name)
+
+
+def parser(verbs: Sequence[Verb]) -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(prog="wheeltapper", description="Fleet predictive maintenance.")
+    words = root.add_subparsers(metavar="VERB", required=True)
+    for verb in verbs:
+        own = words.add_parser(
+            verb.name,
+            help=verb.summary,
+            description=verb.summary,
+            epilog=f"example: {verb.example}",
+            aliases=list(verb.aliases),
+        )
+        verb.arguments(own)
+        own.add_argument("-o", "--output", choices=("text", "json"), default="text", help="json: one object on stdout")
+        own.add_argument("--quiet", action="store_true", help="no progress on stderr")
+        own.add_argument("--debug", action="store_true", help="show a traceback where something fails")
+        own.set_defaults(verb=verb)
+    return root
+
+
+def _report(error: CommandError, output: str) -> int:
+    sys.stderr.write(f"wheeltapper: {error}\n")
+    if error.hint:
+        sys.stderr.write(f"  mend: {error.hint}\n")
+    if output == "json":
+        document = {"error": str(error), "hint": error.hint, "exit_code": int(error.exit_code)}
+        sys.stdout.write(json.dumps(document) + "\n")
+    return int(error.exit_code)
+
+

@@ -1,0 +1,51 @@
+"""The one door to Numba: compile options, and the digest that names the feature arithmetic.
+
+Every compiled function of the product goes through `kernel`, so the options that decide bits (no fast-math, no
+contraction, no parallel reductions) stand in one place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tokenize
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar, cast
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+# Strict IEEE order: a reassociated sum would give other bits in batch than in a stream.
+_OPTIONS: dict[str, object] = {"nogil": True, "cache": True, "fastmath": False, "error_model": "numpy"}
+
+
+def kernel(function: Function) -> Function:
+    """Compile `function` for the CPU on its first call; its machine code is cached beside the source."""
+    return cast(Function, numba.njit(**_OPTIONS)(function))
+
+
+def inline_kernel(function: Function) -> Function:
+    """Like `kernel`, but always inlined into its callers, for scalar functions inside hot loops."""
+    return cast(Function, numba.njit(inline="always", **_OPTIONS)(function))
+
+
+def source_digest(paths: Iterable[Path]) -> str:
+    """Hex sha256 of the code in `paths`, blind to comments, docstrings and blank lines.
+
+    Two installations with equal digests compute equal bits from equal readings; a pack carries the digest it was
+    trained with, and a scorer with another one refuses it.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode())
+        previous = tokenize.NEWLINE
+        for token in tokenize.tokenize(io.BytesIO(path.read_bytes()).readline):
+            if token.type in (tokenize.COMMENT, tokenize.NL, tokenize.ENCODING):
+                continue
+            docstring = token.type == tokenize.STRING and previous in (tokenize.NEWLINE, tokenize.INDENT)
+            previous = token.type
+            if not docstring:
+                digest.update(f"{token.type}\0{token.string}\0".encode())
+    return digest.hexdigest()
