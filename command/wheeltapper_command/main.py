@@ -61,11 +61,18 @@ def parser(verbs: Sequence[Verb]) -> argparse.ArgumentParser:
             aliases=list(verb.aliases),
         )
         verb.arguments(own)
-        own.add_argument("-o", "--output", choices=("text", "json"), default="text", help="json: one object on stdout")
-        own.add_argument("--quiet", action="store_true", help="no progress on stderr")
-        own.add_argument("--debug", action="store_true", help="show a traceback where something fails")
-        own.set_defaults(verb=verb)
+        for leaf in _leaves(own):
+            leaf.add_argument("-o", "--output", choices=("text", "json"), default="text", help="json: one object on stdout")
+            leaf.add_argument("--quiet", action="store_true", help="no progress on stderr")
+            leaf.add_argument("--debug", action="store_true", help="show a traceback where something fails")
+            leaf.set_defaults(verb=verb)
     return root
+
+
+def _leaves(own: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """The parsers that see the last word: a verb's own, or those of its sub-words (`release list`)."""
+    below = [a for a in own._actions if isinstance(a, argparse._SubParsersAction)]
+    return [leaf for action in below for child in action.choices.values() for leaf in _leaves(child)] or [own]
 
 
 def _report(error: CommandError, output: str) -> int:

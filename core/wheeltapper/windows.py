@@ -1,0 +1,302 @@
+"""Event-time windows: a ring of slots per asset, and the rules by which a reading finds its slot.
+
+The law: what a window says is a pure function of the set of readings inside it. Whatever order they came in, however
+often, in one block or one by one, the ring holds the same bytes. Sums are kept per *group* of 16 slots at fixed places
+of the cadence grid and are always the sum of the group's own slots in slot order, so nothing drifts, nothing remembers
+a spike, and it does not matter where a stream began.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from wheeltapper.kernel import kernel
+from wheeltapper.regimes import Regimes
+from wheeltapper.spec import STATISTICS, ClassSpec, features_of
+
+GROUP = 16  # slots; the group's presence mask is 16 bits wide
+EVENTS_KEPT = 32  # newest events remembered per event feature; counts saturate there
+EMPTY = np.iinfo(np.int64).min  # an event time that no reading has
+_EMPTY = int(EMPTY)
+
+
+class RowStatus(IntEnum):
+    """How a row was answered; the numbers of `RowStatus` on the wire."""
+
+    OK = 0
+    DUPLICATE = 1
+    SUPERSEDED = 2
+    TOO_LATE = 3
+    FUTURE = 4
+    UNKNOWN_HANDLE = 5
+    WRONG_WIDTH = 6
+    NO_MODEL = 7
+    TAKEN = 8
+    UNKNOWN_CODE = 9
+    BLOCKED = 10
+
+
+# Plain numbers for the kernels.
+_OK, _DUPLICATE, _SUPERSEDED, _TOO_LATE = (int(RowStatus[name]) for name in ("OK", "DUPLICATE", "SUPERSEDED", "TOO_LATE"))
+
+
+class Plan(NamedTuple):
+    """A class as the kernels see it: numbers and arrays only."""
+
+    cadence_us: int  # 0: one slot per reading
+    slots: int  # of the ring, a multiple of GROUP
+    lateness: int  # slots
+    skew_us: int
+    windows: npt.NDArray[np.int64]  # slots, ascending
+    asked: npt.NDArray[np.bool_]  # per STATISTICS
+    sensors: npt.NDArray[np.int64]  # those that give features
+    minimum: npt.NDArray[np.float32]
+    maximum: npt.NDArray[np.float32]
+    regime_sensors: npt.NDArray[np.int64]
+    centroids: npt.NDArray[np.float64]
+    regime_scale: npt.NDArray[np.float64]
+    mean: npt.NDArray[np.float32]
+    inverse_std: npt.NDArray[np.float32]
+    event_windows: npt.NDArray[np.int64]  # µs, all event features' windows end to end
+    event_begin: npt.NDArray[np.int64]  # [events + 1] into event_windows
+    event_since: npt.NDArray[np.bool_]
+    statics: int
+    features: int
+
+
+class Windows(NamedTuple):
+    """State of `capacity` assets of one class. Row a of every array belongs to asset a."""
+
+    values: npt.NDArray[np.float32]  # [a, slot, sensor] as received, NaN = missing
+    times: npt.NDArray[np.int64]  # [a, slot] event time, EMPTY = no reading
+    regime: npt.NDArray[np.uint8]  # [a, slot]
+    newest: npt.NDArray[np.int64]  # [a] slot number of the newest reading, EMPTY = none yet
+    sums: npt.NDArray[np.float64]  # [a, group, (Σx, Σx², Σ position·x), sensor]
+    bounds: npt.NDArray[np.float32]  # [a, group, (low, high), sensor]
+    presence: npt.NDArray[np.uint16]  # [a, group, sensor] one bit per slot
+    events: npt.NDArray[np.int64]  # [a, event feature, EVENTS_KEPT] ascending, EMPTY in front
+    statics: npt.NDArray[np.float32]  # [a, attribute]
+
+
+def compile_plan(spec: ClassSpec, regimes: Regimes) -> Plan:
+    """The kernel's view of a class and its learnt regimes."""
+    names = [s.name for s in spec.sensors]
+    # One group more than the longest window plus the allowed lateness: a new group clears its place 16 slots at once.
+    need = spec.windows[-1] + spec.lateness + GROUP if spec.windows else 1 + spec.lateness + GROUP
+    windows_us = [w for event in spec.events for w in event.windows_us]
+    begins = np.cumsum([0, *(len(event.windows_us) for event in spec.events)])
+    regime_sensors = spec.regime.sensors if spec.regime else ()
+    return Plan(
+        cadence_us=spec.cadence_us,
+        slots=-(-need // GROUP) * GROUP,
+        lateness=spec.lateness,
+        skew_us=spec.skew_us,
+        windows=np.array(spec.windows, np.int64),
+        asked=np.array([s in spec.statistics for s in STATISTICS], np.bool_),
+        sensors=np.array([i for i, s in enumerate(spec.sensors) if s.feature], np.int64),
+        minimum=np.array([s.minimum for s in spec.sensors], np.float32),
+        maximum=np.array([s.maximum for s in spec.sensors], np.float32),
+        regime_sensors=np.array([names.index(s) for s in regime_sensors], np.int64),
+        centroids=np.array(regimes.centroids, np.float64),
+        regime_scale=np.array(regimes.scale, np.float64),
+        mean=np.array(regimes.mean, np.float32),
+        inverse_std=np.array(regimes.inverse_std, np.float32),
+        event_windows=np.array(windows_us, np.int64),
+        event_begin=np.array(begins, np.int64),
+        event_since=np.array([event.since for event in spec.events], np.bool_),
+        statics=len(spec.statics),
+        features=len(features_of(spec)),
+    )
+
+
+def allocate(plan: Plan, capacity: int) -> Windows:
+    """Empty windows for `capacity` assets. Pages are touched only when an asset's row is reset for its first use."""
+    sensors, groups = plan.minimum.size, plan.slots // GROUP
+    windows = Windows(
+        values=np.empty((capacity, plan.slots, sensors), np.float32),
+        times=np.empty((capacity, plan.slots), np.int64),
+        regime=np.empty((capacity, plan.slots), np.uint8),
+        newest=np.full(capacity, EMPTY, np.int64),
+        sums=np.empty((capacity, groups, 3, sensors), np.float64),
+        bounds=np.empty((capacity, groups, 2, sensors), np.float32),
+        presence=np.empty((capacity, groups, sensors), np.uint16),
+        events=np.full((capacity, plan.event_since.size, EVENTS_KEPT), EMPTY, np.int64),
+        statics=np.full((capacity, plan.statics), np.nan, np.float32),
+    )
+    return windows
+
+
+def grow(windows: Windows, plan: Plan, capacity: int) -> Windows:
+    """A larger copy; what was known stays at its row."""
+    larger = allocate(plan, capacity)
+    for old, new in zip(windows, larger, strict=True):
+        new[: len(old)] = old
+    return larger
+
+
+@kernel
+def clear_group(windows: Windows, a: int, group: int) -> None:
+    for slot in range(group * GROUP, (group + 1) * GROUP):
+        windows.times[a, slot] = _EMPTY
+        windows.regime[a, slot] = 255
+        windows.values[a, slot, :] = np.nan
+    windows.sums[a, group, :, :] = 0.0
+    windows.bounds[a, group, 0, :] = np.inf
+    windows.bounds[a, group, 1, :] = -np.inf
+    windows.presence[a, group, :] = 0
+
+
+@kernel
+def clear(plan: Plan, windows: Windows, a: int) -> None:
+    """Forget the readings of asset `a` (its events and attributes stay)."""
+    windows.newest[a] = _EMPTY
+    for group in range(plan.slots // GROUP):
+        clear_group(windows, a, group)
+
+
+@kernel
+def regime_of(plan: Plan, row: npt.NDArray[np.float32]) -> int:
+    """Nearest centroid in standardised units; the fleet-wide row where a regime sensor is missing."""
+    regimes = plan.centroids.shape[0]
+    best, nearest = np.inf, regimes
+    for r in range(regimes):
+        distance = 0.0
+        for j in range(plan.regime_sensors.size):
+            x = (np.float64(row[plan.regime_sensors[j]]) - plan.regime_scale[j, 0]) * plan.regime_scale[j, 1]
+            distance += (x - plan.centroids[r, j]) * (x - plan.centroids[r, j])
+        if distance < best:
+            best, nearest = distance, r
+    return nearest
+
+
+@kernel
+def add_slot(plan: Plan, windows: Windows, a: int, slot: int) -> None:
+    """Add one slot to its group's sums. Adding slots in ascending order is the group's only definition."""
+    ring = slot % plan.slots
+    group = ring // GROUP
+    position = ring % GROUP
+    bit = np.uint16(1 << position)
+    regime = windows.regime[a, ring]
+    normalised = plan.centroids.shape[0] > 0
+    for c in range(plan.minimum.size):
+        x = windows.values[a, ring, c]
+        if normalised:
+            x = (x - plan.mean[regime, c]) * plan.inverse_std[regime, c]
+        if x == x:
+            value = np.float64(x)
+            windows.sums[a, group, 0, c] += value
+            windows.sums[a, group, 1, c] += value * value
+            windows.sums[a, group, 2, c] += position * value
+            windows.bounds[a, group, 0, c] = min(windows.bounds[a, group, 0, c], x)
+            windows.bounds[a, group, 1, c] = max(windows.bounds[a, group, 1, c], x)
+            windows.presence[a, group, c] |= bit
+
+
+@kernel
+def rebuild_group(plan: Plan, windows: Windows, a: int, slot: int) -> None:
+    """Sums of the group of `slot`, from its own slots."""
+    first = slot % plan.slots // GROUP * GROUP
+    group = first // GROUP
+    windows.sums[a, group, :, :] = 0.0
+    windows.bounds[a, group, 0, :] = np.inf
+    windows.bounds[a, group, 1, :] = -np.inf
+    windows.presence[a, group, :] = 0
+    for ring in range(first, first + GROUP):
+        if windows.times[a, ring] != _EMPTY:
+            add_slot(plan, windows, a, ring)
+
+
+@kernel
+def write_slot(plan: Plan, windows: Windows, a: int, slot: int, time: int, row: npt.NDArray[np.float32]) -> None:
+    ring = slot % plan.slots
+    windows.times[a, ring] = time
+    windows.regime[a, ring] = regime_of(plan, row)
+    for c in range(row.size):
+        windows.values[a, ring, c] = row[c]
+
+
+@kernel
+def place(plan: Plan, windows: Windows, a: int, time: int, row: npt.NDArray[np.float32]) -> tuple[int, int, int]:
+    """Put one reading into its slot.
+
+    Returns (RowStatus, slot number, event time of the reading that lost its slot or EMPTY). A slot number is valid for
+    OK and DUPLICATE. `row` float32 [sensors] has NaN for everything missing or invalid.
+    """
+    if plan.cadence_us == 0:
+        return _place_by_order(plan, windows, a, time, row)
+    slot = time // plan.cadence_us
+    newest = windows.newest[a]
+    if newest == _EMPTY or slot - newest >= plan.slots:
+        clear(plan, windows, a)
+        windows.newest[a] = slot
+        write_slot(plan, windows, a, slot, time, row)
+        add_slot(plan, windows, a, slot)
+        return _OK, slot, _EMPTY
+    if slot > newest:
+        for group in range(newest // GROUP + 1, slot // GROUP + 1):
+            clear_group(windows, a, group % (plan.slots // GROUP))
+        windows.newest[a] = slot
+        write_slot(plan, windows, a, slot, time, row)
+        add_slot(plan, windows, a, slot)
+        return _OK, slot, _EMPTY
+    if newest - slot > plan.lateness:
+        return _TOO_LATE, slot, _EMPTY
+    known = windows.times[a, slot % plan.slots]
+    if known == time:
+        return _DUPLICATE, slot, _EMPTY
+    if known > time:
+        return _SUPERSEDED, slot, _EMPTY
+    write_slot(plan, windows, a, slot, time, row)
+    rebuild_group(plan, windows, a, slot)
+    return _OK, slot, known
+
+
+@kernel
+def _place_by_order(plan: Plan, windows: Windows, a: int, time: int, row: npt.NDArray[np.float32]) -> tuple[int, int, int]:
+    """Cadence "reading": slots are the readings themselves in order of event time; a late one moves the later ones up.
+
+    Slot numbers count from 0 and only their differences matter: no sum is kept per group, because the place of a group
+    would depend on where the stream began.
+    """
+    newest = windows.newest[a]
+    if newest == _EMPTY:
+        clear(plan, windows, a)
+        newest = -1
+    slot = newest + 1
+    oldest = max(0, newest + 1 - plan.slots)
+    while slot > oldest and windows.times[a, (slot - 1) % plan.slots] > time:
+        slot -= 1
+    if slot > oldest and windows.times[a, (slot - 1) % plan.slots] == time:
+        if newest - (slot - 1) > plan.lateness:
+            return _TOO_LATE, slot - 1, _EMPTY
+        return _DUPLICATE, slot - 1, _EMPTY
+    if newest + 1 - slot > plan.lateness:
+        return _TOO_LATE, slot, _EMPTY
+    for later in range(newest + 1, slot, -1):
+        windows.times[a, later % plan.slots] = windows.times[a, (later - 1) % plan.slots]
+        windows.regime[a, later % plan.slots] = windows.regime[a, (later - 1) % plan.slots]
+        windows.values[a, later % plan.slots, :] = windows.values[a, (later - 1) % plan.slots, :]
+    windows.newest[a] = newest + 1
+    write_slot(plan, windows, a, slot, time, row)
+    return _OK, slot, _EMPTY
+
+
+@kernel
+def take_event(windows: Windows, a: int, event: int, time: int) -> bool:
+    """Remember an event of asset `a` for event feature `event`, in order of time. False: known already, or too old."""
+    kept = windows.events[a, event]
+    if time <= kept[0]:
+        return False
+    after = kept.size - 1
+    while kept[after] > time:
+        after -= 1
+    if kept[after] == time:
+        return False
+    for i in range(after):
+        kept[i] = kept[i + 1]
+    kept[after] = time
+    return True
