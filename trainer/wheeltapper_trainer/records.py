@@ -1,0 +1,113 @@
+"""What a history holds, as plain arrays: assets, their readings, their events, and the digest of all three."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from wheeltapper.errors import CommandError
+from wheeltapper.spec import ANY_CODE
+
+Times = NDArray[np.int64]
+Values = NDArray[np.float32]
+Words = NDArray[np.str_]
+
+
+class HistoryError(CommandError):
+    """A history that cannot be read: the fault of who wrote it, named with file and column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One machine; `attributes` are its static numbers (NaN where an asset has none)."""
+
+    asset_id: str
+    asset_class: str
+    attributes: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class AssetReadings:
+    """One asset: times int64[n] in µs since 1970 UTC, never falling; values float32[n, sensors], NaN missing."""
+
+    asset_id: str
+    times: Times
+    values: Values
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Events sorted by asset, then time, kind and code: four arrays of one length."""
+
+    asset_ids: Words
+    times: Times
+    kinds: Words
+    codes: Words
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[tuple[str, int, str, str]]) -> Events:
+        """From (asset_id, time µs, kind, code) in any order."""
+        ordered = sorted(rows)
+        return cls(
+            np.array([row[0] for row in ordered], np.str_),
+            np.array([row[1] for row in ordered], np.int64),
+            np.array([row[2] for row in ordered], np.str_),
+            np.array([row[3] for row in ordered], np.str_),
+        )
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def of_asset(self, asset_id: str) -> Events:
+        """The events of one asset, found by bisection."""
+        key = np.str_(asset_id)
+        return self._take(
+            slice(int(np.searchsorted(self.asset_ids, key)), int(np.searchsorted(self.asset_ids, key, "right")))
+        )
+
+    def of_assets(self, asset_ids: Sequence[str]) -> Events:
+        return self._take(np.isin(self.asset_ids, np.array(asset_ids, np.str_)))
+
+    def times_of(self, kind: str, code: str = ANY_CODE) -> Times:
+        """Times int64[k] of the events of `kind` and `code` (ANY_CODE: every code), as they stand."""
+        wanted = (self.kinds == kind) & ((self.codes == code) | (code == ANY_CODE))
+        return self._take(wanted).times
+
+    def _take(self, rows: Any) -> Events:
+        return Events(self.asset_ids[rows], self.times[rows], self.kinds[rows], self.codes[rows])
+
+
+def content_digest(asset: Asset, sensors: Sequence[str], readings: AssetReadings, events: Events) -> str:
+    """Hex sha256 of one asset's content: equal for equal readings, events and attributes, however they are stored.
+
+    `events` are this asset's; `readings.values` has one column per name in `sensors`. Every NaN counts as the same.
+    """
+    digest = hashlib.sha256()
+
+    def text(word: str) -> None:
+        encoded = word.encode()
+        digest.update(struct.pack("<q", len(encoded)) + encoded)
+
+    text(asset.asset_id)
+    text(asset.asset_class)
+    for name in sorted(asset.attributes):
+        value = asset.attributes[name]
+        text(name)
+        digest.update(b"nan" if math.isnan(value) else struct.pack("<d", value))
+    digest.update(struct.pack("<qq", len(readings.times), len(sensors)))
+    digest.update(np.ascontiguousarray(readings.times, "<i8").tobytes())
+    for name, column in sorted(zip(sensors, range(len(sensors)), strict=True)):
+        text(name)
+        values = np.ascontiguousarray(readings.values[:, column], "<f4")
+        digest.update(np.where(np.isnan(values), np.float32("nan"), values).tobytes())
+    digest.update(struct.pack("<q", len(events)) + np.ascontiguousarray(events.times, "<i8").tobytes())
+    for kind, code in zip(events.kinds, events.codes, strict=True):
+        text(str(kind))
+        text(str(code))
+    return digest.hexdigest()
