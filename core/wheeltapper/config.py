@@ -1,4 +1,4 @@
-"""`fleet.toml` → `FleetSpec`, validated completely before any work starts. The keys are explained in docs/fleet-toml.md.
+"""`fleet.toml` → `FleetSpec`, validated completely before any work starts; docs/fleet-toml.md explains the keys.
 
 Every slip is reported at once; each line names the file, the dotted key, what was found, what is allowed and how to
 mend it.
@@ -44,16 +44,14 @@ def load_fleet(path: str | Path) -> FleetSpec:
     except FileNotFoundError:
         raise NotFound(f"no fleet description at {file}", "examples/ holds some to start from") from None
     except OSError as error:
-        raise ConfigError(
-            f"{file}: found something unreadable ({error.strerror}); expected a TOML file", HINT
-        ) from error
+        raise ConfigError(f"{file}: expected a TOML file, found: {error.strerror}", HINT) from error
     if len(raw) > FILE_BYTES_MAX:
         raise ConfigError(f"{file}: found more than {FILE_BYTES_MAX:,} bytes; expected a smaller file", HINT)
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"{file}: found a byte that is not UTF-8 at offset {error.start}", "save it as UTF-8"
+            f"{file}: expected UTF-8 text, found another byte at offset {error.start}", "save it as UTF-8"
         ) from None
     return parse_fleet(text, str(file))
 

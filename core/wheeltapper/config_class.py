@@ -159,7 +159,7 @@ def _statistics(table: Table) -> tuple[str, ...]:
 
 def _statics(table: Table, sensors: tuple[Sensor, ...]) -> tuple[str, ...]:
     statics = table.names("statics", high=STATICS_MAX)
-    for name in set(statics) & {s.name for s in sensors}:
+    for name in sorted(set(statics) & {s.name for s in sensors}):
         table.note("statics", "names that no sensor has", "rename the attribute or the sensor", repr(name))
     return statics
 
@@ -230,6 +230,8 @@ def _targets(table: Table, cadence_us: int, sensors: tuple[Sensor, ...]) -> tupl
 
 def _rul(table: Table, cadence_us: int) -> Target:
     """The cap is a number of readings where the cadence is "reading", otherwise a duration (kept in hours)."""
+    if cadence_us < 0 and "cap" in table:  # the cadence has its own finding
+        return Target("rul", "rul", cap=1.0)
     if cadence_us == 0:
         return Target("rul", "rul", cap=table.number("cap", 1.0, 1.0, CAP_READINGS_MAX, required=True))
     return Target("rul", "rul", cap=table.duration("cap", 1, 1, required=True) / MICROSECONDS_PER_HOUR)
@@ -244,7 +246,9 @@ def _failures(section: Table, cadence_us: int) -> list[Target]:
         name = "failure" if code == ANY_CODE else f"failure:{code}"
         if name in [t.name for t in targets]:
             one.note("code", "each code once", "remove the second", f"{code!r} again")
-        if cadence_us == 0:
+        if cadence_us < 0 and "horizon" in one:
+            targets.append(Target("failure", name, code))
+        elif cadence_us == 0:
             readings = one.whole("horizon", 1, 1, READINGS_MAX, required=True)
             targets.append(Target("failure", name, code, horizon_readings=readings))
         else:

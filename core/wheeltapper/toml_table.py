@@ -125,8 +125,9 @@ class Table:
         if not self._has(key, required, allowed):
             return fallback
         value = self.data[key]
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf"):
-            if (low < value if above_low else low <= value) and value <= high:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            inside = low < value <= high if above_low else low <= value <= high  # both False for NaN
+            if inside:
                 return float(value)
         self.note(key, allowed, f"choose a number in that range for {key}")
         return fallback
