@@ -54,18 +54,22 @@ class Part:
 class History:
     """A history folder, local or in object storage ("s3://bucket/pump-fleet"). Opening reads no readings."""
 
-    def __init__(self, uri: str | Path) -> None:
-        """NotFound without such a folder; HistoryError where assets, columns or types are not those of a history."""
-        self.uri = str(uri)
-        if "://" in self.uri:
-            self._files, self._root = pyarrow.fs.FileSystem.from_uri(self.uri)
+    @classmethod
+    def open(cls, uri: str | Path) -> History:
+        """NotFound without such a folder. Later calls raise HistoryError where content is not that of a history."""
+        if "://" in str(uri):
+            files, root = pyarrow.fs.FileSystem.from_uri(str(uri))
         else:
-            self._files, self._root = pyarrow.fs.LocalFileSystem(), str(Path(self.uri).absolute())
-        if self._files.get_file_info(f"{self._root}/readings").type != pyarrow.fs.FileType.Directory:
+            files, root = pyarrow.fs.LocalFileSystem(), str(Path(uri).absolute())
+        if files.get_file_info(f"{root}/readings").type != pyarrow.fs.FileType.Directory:
             raise NotFound(
-                f"no history at {self.uri}: expected a folder with readings/*.parquet and assets.parquet",
+                f"no history at {uri}: expected a folder with readings/*.parquet and assets.parquet",
                 "write one with `wheeltapper simulate` or `wheeltapper import`",
             )
+        return cls(str(uri), files, root)
+
+    def __init__(self, uri: str, files: pyarrow.fs.FileSystem, root: str) -> None:
+        self.uri, self._files, self._root = uri, files, root
         self._open: tuple[str, pq.ParquetFile] | None = None
         self._group: tuple[str, int, tuple[str, ...], pa.Table] | None = None
 
@@ -223,12 +227,9 @@ class History:
         if self._group is None or self._group[:3] != (file, group, sensors):
             parquet = self._parquet(file)
             _require(parquet.schema_arrow.names, ("time", *sensors), file)
-            self._group = (
-                file,
-                group,
-                sensors,
-                parquet.read_row_group(group, columns=["time", *dict.fromkeys(sensors)]),
-            )
+            columns = ["time", *dict.fromkeys(sensors)]
+            table = _parquet_errors(file, lambda: parquet.read_row_group(group, columns=columns))
+            self._group = (file, group, sensors, table)
         return self._group[3]
 
     def _parquet(self, file: str) -> pq.ParquetFile:
@@ -297,8 +298,8 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> dict[s
 def read_csv(
     path: Path, words: Sequence[str] = (), times: Sequence[str] = (), delimiter: str = ","
 ) -> dict[str, NDArray[Any]]:
-    """Named columns of a CSV with a header: `words` as str, `times` as datetime64[us] (ISO 8601 or 1/31/2015 6:00:00 AM,
-    UTC where no zone is said), the rest as float32, empty as NaN. HistoryError names file, column and row."""
+    """Named columns of a CSV with a header: `words` as str, `times` (ISO 8601 or 1/31/2015 6:00 AM; UTC where no zone
+    is said) as datetime64[us], the rest as float32, empty as NaN. HistoryError names file, column and row."""
     if not path.is_file():
         raise NotFound(f"no file {path}")
     with path.open(encoding="utf-8-sig", newline="") as lines:
