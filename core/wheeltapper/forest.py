@@ -1,0 +1,282 @@
+"""Forests as flat arrays, and the walk whose margin is XGBoost's, bit for bit.
+
+A tree is a run of 8-byte nodes in breadth-first order; the two children of a node stand side by side. A leaf is a
+node that leads back to itself, so that a walk of fixed length needs no branch. The layout is a section of the pack
+(docs/pack-v1.md), so `Forest` holds views of the mapped file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wheeltapper.kernel import inline_kernel, kernel
+
+NODE = np.dtype([("value", "<f4"), ("feature", "<u2"), ("left", "<u2")])
+NODES_MAX = 65_535  # of one tree: `left` has 16 bits, and the right child is left + 1
+FEATURES_MAX = 32_767  # `feature` points into 2 F + 1 values
+DEPTH_MAX = 255
+CHAIN_MAX = 4  # heads from fleet to asset: one per level
+
+Array = TypeVar("Array", bound=NDArray[Any])
+
+
+class Trees(NamedTuple):
+    """Trees of one head, in the order in which they are added.
+
+    nodes: NODE[N]; begin: int64[T + 1], where each tree starts in `nodes`; depth: uint8[T], steps from root to the
+    deepest leaf.
+    """
+
+    nodes: NDArray[np.void]
+    begin: NDArray[np.int64]
+    depth: NDArray[np.uint8]
+
+
+class Forest(NamedTuple):
+    """Every head's trees behind one another. Arrays are read-only, so kernels compile once for file and memory.
+
+    nodes: NODE[N]; tree_begin: int64[T + 1]; tree_depth: uint8[T]; head_trees: int64[H, 2], first and end tree;
+    head_parent: int32[H], the head it continues or -1; head_base: float32[H], where a head without parent starts.
+    """
+
+    nodes: NDArray[np.void]
+    tree_begin: NDArray[np.int64]
+    tree_depth: NDArray[np.uint8]
+    head_trees: NDArray[np.int64]
+    head_parent: NDArray[np.int32]
+    head_base: NDArray[np.float32]
+
+
+def plant(
+    begin: NDArray[np.int64],
+    left: NDArray[np.int32],
+    right: NDArray[np.int32],
+    feature: NDArray[np.int32],
+    value: NDArray[np.float32],
+    default_left: NDArray[np.bool_],
+    feature_count: int,
+) -> Trees:
+    """Lay out trees that are given as XGBoost gives them.
+
+    Node arrays of all trees stand behind one another (begin: int64[T + 1]); `left` and `right` count from the tree's
+    own first node and are -1 at a leaf; `value` is a threshold (x < value goes left) or a leaf's weight. Nodes that
+    no path reaches are left out. Raises ValueError where a tree is larger than the layout holds or a leaf not finite.
+    """
+    if not 0 < feature_count <= FEATURES_MAX:
+        raise ValueError(f"expected 1 to {FEATURES_MAX} features, found {feature_count}")
+    sizes = np.diff(begin)
+    if sizes.size and sizes.max() > NODES_MAX:
+        raise ValueError(f"expected at most {NODES_MAX} nodes in a tree, found {sizes.max()}; lower max_depth")
+    if not np.isfinite(value).all():
+        raise ValueError("expected finite thresholds and leaf weights, found one that is not")
+    nodes = np.zeros(len(value), NODE)
+    planted = np.zeros(len(begin), np.int64)
+    depth = np.zeros(sizes.size, np.int64)
+    count = _plant(begin, left, right, feature, value, default_left, feature_count, nodes, planted, depth)
+    if depth.size and depth.max() > DEPTH_MAX:
+        raise ValueError(f"expected trees of depth {DEPTH_MAX} at most, found {depth.max()}; lower max_depth")
+    return Trees(nodes[:count].copy(), planted, depth.astype(np.uint8))
+
+
+def no_trees() -> Trees:
+    """A head without trees: its margin is its base, or its parent's margin."""
+    return Trees(np.zeros(0, NODE), np.zeros(1, np.int64), np.zeros(0, np.uint8))
+
+
+def join(parts: Sequence[Trees]) -> Trees:
+    """The trees of `parts`, one after another."""
+    shifts = np.concatenate([[0], np.cumsum([len(part.nodes) for part in parts], dtype=np.int64)])
+    begins = [part.begin[:-1] + shift for part, shift in zip(parts, shifts[:-1], strict=True)]
+    return Trees(
+        np.concatenate([np.zeros(0, NODE), *(part.nodes for part in parts)]),
+        np.concatenate([*begins, shifts[-1:]]).astype(np.int64),
+        np.concatenate([np.zeros(0, np.uint8), *(part.depth for part in parts)]),
+    )
+
+
+def build_forest(heads: Sequence[tuple[Trees, int, float | np.float32]]) -> Forest:
+    """A forest of heads given as (trees, parent or -1, base). A parent stands before those that continue it."""
+    for number, (_, parent, _) in enumerate(heads):
+        if not -1 <= parent < number:
+            raise ValueError(f"head {number}: expected a parent before it or -1, found {parent}")
+    joined = join([trees for trees, _, _ in heads])
+    ends = np.cumsum([len(trees.depth) for trees, _, _ in heads], dtype=np.int64)
+    first = np.concatenate([np.zeros(1, np.int64), ends])[: len(heads)]
+    return frozen(
+        Forest(
+            joined.nodes,
+            joined.begin,
+            joined.depth,
+            np.stack([first, ends], axis=1) if heads else np.zeros((0, 2), np.int64),
+            np.array([parent for _, parent, _ in heads], np.int32),
+            np.array([base for _, _, base in heads], np.float32),
+        )
+    )
+
+
+def frozen(forest: Forest) -> Forest:
+    """The same forest with read-only arrays."""
+    return Forest(
+        _read_only(forest.nodes),
+        _read_only(forest.tree_begin),
+        _read_only(forest.tree_depth),
+        _read_only(forest.head_trees),
+        _read_only(forest.head_parent),
+        _read_only(forest.head_base),
+    )
+
+
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def margins(forest: Forest, heads: NDArray[np.int32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Margin of head heads[i] for row i. heads: int32[n], rows: float32[n, F], NaN where missing; float32[n].
+
+    A head of -1 gives NaN. Raises ValueError where a head is not in the forest: kernels do not check.
+    """
+    heads = np.ascontiguousarray(heads, np.int32)
+    rows = np.ascontiguousarray(rows, np.float32)
+    if rows.ndim != 2 or heads.shape != rows.shape[:1]:
+        raise ValueError(f"expected one head per row of features, found heads {heads.shape} and rows {rows.shape}")
+    if heads.size and not (heads.min() >= -1 and heads.max() < len(forest.head_parent)):
+        raise ValueError(
+            f"expected heads from -1 to {len(forest.head_parent) - 1}, found {heads.min()} to {heads.max()}"
+        )
+    out = np.empty(len(heads), np.float32)
+    margins_into(forest, heads, rows, out)
+    return out
+
+
+@kernel
+def margins_into(forest: Forest, heads: NDArray[np.int32], rows: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """The batch driver of `margin`; unchecked. heads: int32[n], rows: float32[n, F], out: float32[n]."""
+    wide = np.empty(2 * rows.shape[1] + 1, np.float32)
+    for i in range(rows.shape[0]):
+        if heads[i] < 0:
+            out[i] = np.float32(np.nan)
+        else:
+            spread(rows[i], wide)
+            out[i] = margin(forest, heads[i], wide)
+
+
+@kernel
+def spread(row: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Write float32[F] twice into float32[2 F + 1], so that a walk meets no missing value.
+
+    The first half holds +inf where the row is NaN (not less than any threshold: goes right), the second -inf (goes
+    left); a node points into the half of its default direction. The last value, -inf, keeps a leaf at itself.
+    """
+    count = row.shape[0]
+    for j in range(count):
+        x = row[j]
+        missing = x != x  # noqa: PLR0124  NaN is the only value unlike itself
+        out[j] = np.float32(np.inf) if missing else x
+        out[count + j] = np.float32(-np.inf) if missing else x
+    out[2 * count] = np.float32(-np.inf)
+
+
+@kernel
+def margin(forest: Forest, head: int, wide: NDArray[np.float32]) -> np.float32:
+    """Margin of `head` for a row spread to float32[2 F + 1]: base, then tree after tree, parents first.
+
+    XGBoost's own order of float32 additions: each tree's leaf is added to the running sum that started at the base.
+    """
+    links = 0
+    above = head
+    while forest.head_parent[above] >= 0:
+        above = forest.head_parent[above]
+        links += 1
+    total: np.float32 = forest.head_base[above]
+    for link in range(links, -1, -1):
+        current = head
+        for _ in range(link):
+            current = forest.head_parent[current]
+        total = _add_trees(forest, forest.head_trees[current, 0], forest.head_trees[current, 1], wide, total)
+    return total
+
+
+@kernel
+def _add_trees(forest: Forest, first: int, end: int, wide: NDArray[np.float32], total: np.float32) -> np.float32:
+    """Add the leaves of trees first..end to `total`; four walk side by side, since one waits for memory."""
+    nodes = forest.nodes
+    begin = forest.tree_begin
+    depth = forest.tree_depth
+    tree = first
+    while tree + 4 <= end:
+        root_a, root_b, root_c, root_d = begin[tree], begin[tree + 1], begin[tree + 2], begin[tree + 3]
+        steps = max(depth[tree], depth[tree + 1], depth[tree + 2], depth[tree + 3])
+        a, b, c, d = root_a, root_b, root_c, root_d
+        for _ in range(steps):
+            a = root_a + _next(nodes[a], wide)
+            b = root_b + _next(nodes[b], wide)
+            c = root_c + _next(nodes[c], wide)
+            d = root_d + _next(nodes[d], wide)
+        total += nodes[a].value
+        total += nodes[b].value
+        total += nodes[c].value
+        total += nodes[d].value
+        tree += 4
+    while tree < end:
+        root = begin[tree]
+        at = root
+        for _ in range(depth[tree]):
+            at = root + _next(nodes[at], wide)
+        total += nodes[at].value
+        tree += 1
+    return total
+
+
+@inline_kernel
+def _next(node: Any, wide: NDArray[np.float32]) -> np.int64:
+    """The child a row goes to, counted from the tree's root. Less goes left; equal goes right, as in XGBoost."""
+    return np.int64(node.left) + np.int64(not wide[node.feature] < node.value)
+
+
+@kernel
+def _plant(
+    begin: NDArray[np.int64],
+    left: NDArray[np.int32],
+    right: NDArray[np.int32],
+    feature: NDArray[np.int32],
+    value: NDArray[np.float32],
+    default_left: NDArray[np.bool_],
+    feature_count: int,
+    nodes: NDArray[np.void],
+    planted: NDArray[np.int64],
+    depth: NDArray[np.int64],
+) -> int:
+    """Breadth-first copy of every tree into `nodes`; returns how many were written."""
+    written = 0
+    for tree in range(begin.shape[0] - 1):
+        source = begin[tree]
+        size = begin[tree + 1] - source
+        queue = np.empty(size, np.int64)
+        level = np.empty(size, np.int64)
+        queue[0], level[0] = 0, 0
+        filled = 1
+        for place in range(size):
+            if place == filled:
+                break
+            at = source + queue[place]
+            node = nodes[written + place]
+            node.value = value[at]
+            if left[at] < 0:
+                node.feature = 2 * feature_count
+                node.left = place
+                depth[tree] = max(depth[tree], level[place])
+            else:
+                node.feature = feature[at] + (feature_count if default_left[at] else 0)
+                node.left = filled
+                queue[filled], queue[filled + 1] = left[at], right[at]
+                level[filled] = level[filled + 1] = level[place] + 1
+                filled += 2
+        written += filled
+        planted[tree + 1] = written
+    return written
