@@ -1,0 +1,92 @@
+"""Whatever a task does to its worker, every task ends as Done or Failed, and nothing is left running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from wheeltapper.errors import UsageError
+from wheeltapper_trainer.cluster import Cluster, Done, Failed, Limits, Task
+
+
+def act(folder: str, names: tuple[str, ...]) -> int:
+    """A stage function: each name says what happens to it; a line in a file counts the attempt."""
+    for name in names:
+        with Path(folder, name).open("a") as file:
+            file.write("x")
+        if name.startswith("raise"):
+            raise ValueError(f"{name} cannot be trained")
+        if name.startswith("crash"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name.startswith("hang"):
+            time.sleep(120)
+        if name.startswith("twice") and Path(folder, name).stat().st_size < 2:
+            os.kill(os.getpid(), signal.SIGSEGV)
+    return len(names)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster(cpus=2) as found:
+        yield found
+
+
+def tasks_of(folder: Path, chunks: list[tuple[str, ...]]) -> list[Task]:
+    def single(name: str) -> Task:
+        return Task(name, (str(folder), (name,)))
+
+    return [Task("+".join(c), (str(folder), c), tuple(single(n) for n in c) if len(c) > 1 else ()) for c in chunks]
+
+
+def test_every_task_ends_and_a_bad_asset_is_found_alone(
+    cluster: Cluster, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    chunks = [("a", "b"), ("c", "raise1", "d"), ("e",), ("crash1", "f"), ("twice1",), ("g", "hang1")]
+    ended = list(cluster.run(act, tasks_of(tmp_path, chunks), Limits(task_seconds_max=6, attempts_max=2)))
+    done = {e.task.name for e in ended if isinstance(e, Done)}
+    failed = {e.task.name: e for e in ended if isinstance(e, Failed)}
+    assert done == {"a+b", "c", "d", "e", "f", "twice1", "g"}
+    assert failed.keys() == {"raise1", "crash1", "hang1"}
+    assert failed["raise1"].reason == "ValueError: raise1 cannot be trained"
+    assert "died" in failed["crash1"].reason
+    assert failed["hang1"].reason == "no answer within 6 s"
+    assert {f.attempts for f in failed.values()} == {2}
+    # Once in its chunk, then the bounded attempts alone; a healthy neighbour never more than twice.
+    assert {n: (tmp_path / n).stat().st_size for n in ("raise1", "crash1", "hang1")} == {
+        "raise1": 3,
+        "crash1": 3,
+        "hang1": 3,
+    }
+    assert (tmp_path / "a").stat().st_size == 1
+    assert (tmp_path / "g").stat().st_size == 2
+    time.sleep(0.5)
+    assert capfd.readouterr().out == ""  # `-o json` owns stdout
+
+
+def environment(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def test_workers_use_one_thread_and_the_driver_keeps_its_environment(cluster: Cluster) -> None:
+    [ended] = cluster.run(environment, [Task("threads", ("OMP_NUM_THREADS",))])
+    assert isinstance(ended, Done)
+    assert ended.result == "1"
+    assert "NUMBA_NUM_THREADS" not in os.environ
+
+
+def test_order_is_kept_and_no_more_tasks_fly_than_cpus(cluster: Cluster, tmp_path: Path) -> None:
+    ended = list(cluster.run(act, tasks_of(tmp_path, [(f"t{i}",) for i in range(20)])))
+    assert len(ended) == 20
+    assert all(isinstance(e, Done) and e.result == 1 for e in ended)
+
+
+def test_limits_and_cpus_are_checked() -> None:
+    for wrong in ((0.0, 1), (1.0, 0)):
+        with pytest.raises(UsageError):
+            Limits(*wrong)
+    with pytest.raises(UsageError):
+        Cluster(cpus=0)
