@@ -1,0 +1,193 @@
+"""The fleet descriptions that stand beside simulated and imported histories: a start that trains, not a tuned end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from wheeltapper.spec import (
+    MICROSECONDS_PER_HOUR,
+    AlarmSpec,
+    ClassSpec,
+    EventFeature,
+    FleetSpec,
+    ModelSpec,
+    RegimeSpec,
+    Sensor,
+    SplitSpec,
+    Target,
+)
+
+from wheeltapper_trainer.machines import MACHINES, Machine
+
+HOUR = MICROSECONDS_PER_HOUR
+DAY = 24 * HOUR
+MINUTE = HOUR // 60
+SECOND = MINUTE // 60
+
+CMAPSS_SETTINGS = tuple(f"setting_{i}" for i in range(1, 4))
+CMAPSS_SENSORS = tuple(f"sensor_{i}" for i in range(1, 22))
+AZURE_SENSORS = ("volt", "rotate", "pressure", "vibration")
+SKAB_SENSORS = {
+    "Accelerometer1RMS": "accelerometer_1_rms",
+    "Accelerometer2RMS": "accelerometer_2_rms",
+    "Current": "current",
+    "Pressure": "pressure",
+    "Temperature": "temperature",
+    "Thermocouple": "thermocouple",
+    "Voltage": "voltage",
+    "Volume Flow RateRMS": "volume_flow_rate_rms",
+}
+NAB_SENSORS = ("value", "hour_sin", "hour_cos", "weekend")
+SMD_SENSORS = tuple(f"metric_{i:02d}" for i in range(1, 39))
+SKAB_TEST_FROM_US = 1_583_748_400_000_000  # every experiment's 401st second on the common clock of the import
+
+
+def spec_for(kind: str, name: str = "") -> FleetSpec:
+    """The fleet of `simulated`, `cmapss`, `cmapss-regimes`, `azure-pdm`, `azure-pdm-daily`, `skab`, `nab` or `smd`."""
+    return _FLEETS[kind](name or kind)
+
+
+def _simulated(name: str) -> FleetSpec:
+    return FleetSpec(name, tuple(_simulated_class(machine) for machine in MACHINES), split=SplitSpec(test_share=0.25))
+
+
+def _simulated_class(machine: Machine) -> ClassSpec:
+    fatal = [c.code for c in machine.components if c.fatal]
+    errors = tuple(EventFeature("error", c.error, (3 * DAY,), since=False) for c in machine.components)
+    services = tuple(EventFeature("maintenance", c.code) for c in machine.components)
+    return ClassSpec(
+        name=machine.name,
+        sensors=machine.sensors,
+        cadence_us=HOUR,
+        windows=(6, 24, 72),
+        statistics=("mean", "std", "max", "slope"),
+        lateness=6,
+        skew_us=5 * MINUTE,
+        targets=(
+            Target("rul", "rul", cap=240.0),
+            *(Target("failure", f"failure:{code}", code, horizon_us=48 * HOUR) for code in fatal),
+            Target("anomaly", "anomaly", sensors=("vibration", "bearing_temperature")),
+        ),
+        statics=("age_years", "rating_kw"),
+        events=errors + services,
+        regime=RegimeSpec(("load", "speed"), 4),
+        model=ModelSpec(rounds=150, asset_rounds=20, max_depth=4, eta=0.08),
+        alarm=AlarmSpec(budget_per_asset_week=0.5, hold=2, hysteresis=0.8, lead_us=4 * HOUR),
+    )
+
+
+def _cmapss(name: str) -> FleetSpec:
+    """One operating condition: settings say nothing. The cap of 125 cycles is the field's custom."""
+    sensors = tuple(Sensor(s, feature=False) for s in CMAPSS_SETTINGS) + tuple(Sensor(s) for s in CMAPSS_SENSORS)
+    return FleetSpec(name, (_turbofan(sensors, None),), split=SplitSpec(by="asset", test_share=0.25))
+
+
+def _cmapss_regimes(name: str) -> FleetSpec:
+    """Six operating conditions (FD002, FD004): every sensor is normalised within its own."""
+    sensors = tuple(Sensor(s) for s in CMAPSS_SETTINGS + CMAPSS_SENSORS)
+    return FleetSpec(
+        name, (_turbofan(sensors, RegimeSpec(CMAPSS_SETTINGS, 6)),), split=SplitSpec(by="asset", test_share=0.25)
+    )
+
+
+def _turbofan(sensors: tuple[Sensor, ...], regime: RegimeSpec | None) -> ClassSpec:
+    return ClassSpec(
+        name="turbofan",
+        sensors=sensors,
+        cadence_us=0,
+        windows=(5, 30, 100),
+        statistics=("mean", "std", "slope"),
+        lateness=3,
+        skew_us=5 * MINUTE,
+        targets=(Target("rul", "rul", cap=125.0),),
+        regime=regime,
+        model=ModelSpec(rounds=400, asset_rounds=0, max_depth=5, eta=0.03),
+    )
+
+
+def _azure(name: str) -> FleetSpec:
+    return _azure_fleet(name, HOUR, (6, 24, 72), 48 * HOUR)
+
+
+def _azure_daily(name: str) -> FleetSpec:
+    """A week ahead: the logs say almost everything exactly a day before, which is plumbing, not skill."""
+    return _azure_fleet(name, DAY, (3, 7, 14), 7 * DAY)
+
+
+def _azure_fleet(name: str, cadence_us: int, windows: tuple[int, ...], horizon_us: int) -> FleetSpec:
+    units = ("V", "rpm", "", "")
+    components = [f"comp{i}" for i in range(1, 5)]
+    errors = tuple(EventFeature("error", f"error{i}", (DAY, 3 * DAY)) for i in range(1, 6))
+    services = tuple(EventFeature("maintenance", code) for code in components)
+    failures = tuple(EventFeature("failure", code) for code in components)
+    spec = ClassSpec(
+        name="machine",
+        sensors=tuple(Sensor(s, unit) for s, unit in zip(AZURE_SENSORS, units, strict=True)),
+        cadence_us=cadence_us,
+        windows=windows,
+        statistics=("mean", "std", "max", "slope"),
+        lateness=3,
+        skew_us=5 * MINUTE,
+        targets=tuple(Target("failure", f"failure:{code}", code, horizon_us=horizon_us) for code in components),
+        statics=("age", "model"),
+        events=errors + services + failures,
+        model=ModelSpec(rounds=200, asset_rounds=20, max_depth=4),
+        alarm=AlarmSpec(budget_per_asset_week=0.5, lead_us=6 * HOUR),
+    )
+    return FleetSpec(name, (spec,))
+
+
+def _skab(name: str) -> FleetSpec:
+    """The customary split: the first 400 seconds of each experiment train, on the clock they share."""
+    watched = (
+        "accelerometer_1_rms",
+        "accelerometer_2_rms",
+        "current",
+        "pressure",
+        "temperature",
+        "volume_flow_rate_rms",
+    )
+    spec = _anomaly_class("loop", tuple(SKAB_SENSORS.values()), watched, SECOND, (10, 60))
+    return FleetSpec(name, (spec,), split=SplitSpec(test_from_us=SKAB_TEST_FROM_US))
+
+
+def _nab(name: str) -> FleetSpec:
+    """One sensor has no others to be predicted from, so the import adds the hour and the weekend as columns."""
+    return FleetSpec(name, (_anomaly_class("machine", NAB_SENSORS, ("value",), 5 * MINUTE, (12, 72, 288)),))
+
+
+def _smd(name: str) -> FleetSpec:
+    """The second half of each machine is the test; the machines stand in for one class, though each is its own."""
+    watched = tuple(f"metric_{i:02d}" for i in (1, 2, 3, 6, 12, 20, 24, 33))
+    return FleetSpec(
+        name, (_anomaly_class("server", SMD_SENSORS, watched, MINUTE, (5, 60)),), split=SplitSpec(test_share=0.5)
+    )
+
+
+def _anomaly_class(
+    name: str, sensors: Sequence[str], watched: tuple[str, ...], cadence_us: int, windows: tuple[int, ...]
+) -> ClassSpec:
+    return ClassSpec(
+        name=name,
+        sensors=tuple(Sensor(sensor) for sensor in sensors),
+        cadence_us=cadence_us,
+        windows=windows,
+        statistics=("mean", "std", "slope"),
+        lateness=3,
+        skew_us=5 * MINUTE,
+        targets=(Target("anomaly", "anomaly", sensors=watched),),
+        model=ModelSpec(rounds=100, asset_rounds=30, max_depth=4, eta=0.1),
+        alarm=AlarmSpec(budget_per_asset_week=1.0, hold=3),
+    )
+
+
+_FLEETS: dict[str, Callable[[str], FleetSpec]] = {
+    "simulated": _simulated,
+    "cmapss": _cmapss,
+    "cmapss-regimes": _cmapss_regimes,
+    "azure-pdm": _azure,
+    "azure-pdm-daily": _azure_daily,
+    "skab": _skab,
+    "nab": _nab,
+    "smd": _smd,
+}
