@@ -22,19 +22,12 @@ Floats = npt.NDArray[np.floating]
 class Calibration:
     """probability = knots interpolated at the margin, or where there are none 1 / (1 + exp(-(a × margin + b))).
 
-    knots: float32[K, 2] (margin, probability), both strictly ascending.
+    knots: float32[K, 2] (margin, probability), both strictly ascending; executed by `wheeltapper.outputs`.
     """
 
     a: float
     b: float
     knots: npt.NDArray[np.float32]
-
-    def probability(self, margin: Floats) -> npt.NDArray[np.float32]:
-        """float32[n], the arithmetic of the scorer's output kernel."""
-        if len(self.knots):
-            knots = self.knots.astype(np.float64)
-            return np.interp(margin.astype(np.float64), knots[:, 0], knots[:, 1]).astype(np.float32)
-        return (1.0 / (1.0 + np.exp(-(self.a * margin.astype(np.float64) + self.b)))).astype(np.float32)
 
 
 UNCALIBRATED = Calibration(1.0, 0.0, np.empty((0, 2), np.float32))

@@ -89,7 +89,7 @@ class TrainJob:
     splits: tuple[ClassSplit, ...]
     assets: tuple[tuple[str, int], ...]  # (class, number of assets)
     seed: int
-    class_rows: int = 40_000  # about this many sampled rows fit a class head
+    class_rows: int = 60_000  # about this many sampled rows fit a class head
 
     def asset_class(self, name: str) -> ClassSpec:
         return self.spec.asset_class(name)

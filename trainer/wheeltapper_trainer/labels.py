@@ -78,8 +78,8 @@ def label_column(
     """float32[n]: the truth of one target at each row of one asset, NaN where it is unknown.
 
     rul: hours (time grid) or readings until the failure, at most the cap. failure and anomaly: 1 where a failure
-    follows within the horizon, else 0. `times` int64[n] ascending µs; `life_at_end` is the life left after the last row where
-    a test set discloses it (in the unit of rul).
+    follows within the horizon, else 0. `times` int64[n] ascending µs; `life_at_end` is the life left after the last row
+    where a test set discloses it (in the unit of rul).
     """
     if not len(times):
         return np.empty(0, np.float32)

@@ -1,0 +1,209 @@
+"""Heads: a class's forest for one slot, and a machine's own trees on top of it, kept only where they earn their place.
+
+An own head is judged on its machine's later rows, against the class head that would answer without it. Neighbouring
+rows resemble each other, so the rows are cut into ten stretches of time, and the gain must be more than one standard
+error of the stretches' gains: a lucky week is no evidence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from wheeltapper.outputs import Why, anomaly_residuals, failure_values, rul_values
+from wheeltapper.spec import ClassSpec
+
+from wheeltapper_trainer.boosting import Check, Model, fit
+from wheeltapper_trainer.calibration import calibrate
+from wheeltapper_trainer.job import Slot, actual_feature, allowed_features, load_arrays, save_arrays
+
+Floats = npt.NDArray[np.float32]
+_STRETCHES = 10
+_TRAIN_ROWS_MIN = 200  # fewer rows than this say more about the week than about the machine
+_VALID_ROWS_MIN = 50
+_LIVES_MIN = 2  # an own rul head needs to have seen this machine wear out more than once
+
+NO_KNOTS = np.empty((0, 2), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows that teach one slot: features float32[n, F], label float32[n] (all known), weight float32[n]."""
+
+    features: Floats
+    label: Floats
+    weight: Floats
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A fitted head. `final` serves; `judge` was fitted without the validation assets, so it may score them.
+
+    a, b, knots: how a margin becomes a value (docs/pack-v1.md).
+    """
+
+    final: Model
+    judge: Model
+    a: float = 1.0
+    b: float = 0.0
+    knots: Floats = NO_KNOTS
+
+    def values(self, slot: Slot, spec: ClassSpec, margins: Floats, features: Floats) -> Floats:
+        """float32[n]: life left, probability of failure, or standardised residual of the slot's sensor."""
+        if slot.target.kind == "rul":
+            return rul_values(margins, self.a, self.b, slot.target.cap or np.inf)
+        if slot.target.kind == "failure":
+            return failure_values(margins, self.a, self.b, self.knots)
+        return anomaly_residuals(features[:, actual_feature(spec, slot)], margins, self.a, self.b)
+
+
+def slot_label(spec: ClassSpec, slot: Slot, features: Floats, labels: Floats) -> Floats:
+    """float32[n]: what the slot's head learns, NaN on rows it must not learn from.
+
+    An anomaly head learns its sensor's value on rows known to be healthy.
+    """
+    truth = labels[:, slot.output]
+    if slot.target.kind != "anomaly":
+        return truth
+    return np.where(truth == 0, features[:, actual_feature(spec, slot)], np.float32("nan"))
+
+
+def fit_class_head(spec: ClassSpec, slot: Slot, train: Rows, valid: Rows, seed: int, refit: bool) -> Head | None:
+    """The class's head for a slot; None where nothing can be learnt (no known row, no failure).
+
+    Rounds are chosen on `valid`, and so is the calibration. `refit` fits the serving head anew on both parts with that
+    number of rounds (whole assets were held out: they are as recent as the others).
+    """
+    logistic = slot.target.kind == "failure"
+    if len(train) == 0 or (logistic and not 0 < train.label.sum() < len(train)):
+        return None
+    objective = "logistic" if logistic else "squared"
+    columns = np.flatnonzero(allowed_features(spec, slot)).tolist()
+    usable = len(valid) > 0 and (not logistic or 0 < valid.label.sum() < len(valid))
+    check = Check(valid.features, valid.label, valid.weight) if usable else None
+    judge = fit(
+        train.features,
+        train.label,
+        spec.model,
+        objective=objective,
+        seed=seed,
+        weight=train.weight,
+        columns=columns,
+        check=check,
+    )
+    head = Head(judge, judge)
+    if usable:
+        head = _with_scale(slot, head, judge.margins(valid.features), valid)
+    if refit and len(valid):
+        both = Rows(*(np.concatenate(pair) for pair in zip(_arrays(train), _arrays(valid), strict=True)))
+        final = fit(
+            both.features,
+            both.label,
+            spec.model,
+            objective=objective,
+            seed=seed,
+            weight=both.weight,
+            rounds=max(1, judge.rounds),
+            columns=columns,
+        )
+        head = replace(head, final=final)
+    return head
+
+
+def fit_own_head(
+    spec: ClassSpec, slot: Slot, parent: Head, train: Rows, valid: Rows, lives: tuple[int, int], seed: int
+) -> Head | Why:
+    """A machine's own candidate for a slot, or why there is none. `lives`: its failures in (training, validation)."""
+    if spec.model.asset_rounds == 0:
+        return Why.NOT_TRAINED
+    if len(train) < _TRAIN_ROWS_MIN or len(valid) < _VALID_ROWS_MIN:
+        return Why.TOO_LITTLE_HISTORY
+    if slot.target.kind == "rul" and (lives[0] < _LIVES_MIN or lives[1] == 0):
+        return Why.NO_EVENTS
+    # A machine that did not fail again while it was judged could only prove that it learnt to say no.
+    if slot.target.kind == "failure" and not (train.label.any() and valid.label.any()):
+        return Why.NO_EVENTS
+    model = fit(
+        train.features,
+        train.label,
+        spec.model,
+        objective="logistic" if slot.target.kind == "failure" else "squared",
+        seed=seed,
+        columns=np.flatnonzero(allowed_features(spec, slot)).tolist(),
+        continues=parent.final,
+    )
+    own = replace(parent, final=model, judge=model)
+    return _with_scale(slot, own, model.margins(valid.features), valid) if slot.target.kind == "anomaly" else own
+
+
+def earns_its_place(
+    slot: Slot, label: Floats, class_margins: Floats, own_margins: Floats
+) -> tuple[bool, tuple[float, float]]:
+    """Whether an own head beats its class on validation rows (in time order) by more than one standard error.
+
+    Returns that, and the mean loss of class and own head.
+    """
+    of_class, of_own = _loss(slot, label, class_margins), _loss(slot, label, own_margins)
+    stretches = np.array([part.mean() for part in np.array_split(of_class - of_own, _STRETCHES)])
+    error = stretches.std(ddof=1) / np.sqrt(_STRETCHES)
+    return bool(stretches.mean() > error), (float(of_class.mean()), float(of_own.mean()))
+
+
+def save_head(path: Path, head: Head | None) -> None:
+    """Write a class head into the run folder; None is written too, so that a missing file means unfinished work."""
+    if head is None:
+        save_arrays(path, {"final": np.empty(0, np.uint8)})
+        return
+    judge = b"" if head.judge is head.final else head.judge.to_bytes()
+    save_arrays(
+        path,
+        {
+            "final": np.frombuffer(head.final.to_bytes(), np.uint8),
+            "judge": np.frombuffer(judge, np.uint8),
+            "scale": np.array([head.a, head.b]),
+            "knots": head.knots,
+            "gains": head.final.gains(),
+        },
+    )
+
+
+def load_head(path: Path) -> Head | None:
+    """The inverse of `save_head`."""
+    found = load_arrays(path)
+    if not len(found["final"]):
+        return None
+    final = Model.from_bytes(found["final"].tobytes())
+    judge = Model.from_bytes(found["judge"].tobytes()) if len(found["judge"]) else final
+    a, b = (float(x) for x in found["scale"])
+    return Head(final, judge, a, b, found["knots"])
+
+
+def _arrays(rows: Rows) -> tuple[Floats, Floats, Floats]:
+    return rows.features, rows.label, rows.weight
+
+
+def _with_scale(slot: Slot, head: Head, margins: Floats, valid: Rows) -> Head:
+    if slot.target.kind == "failure":
+        found = calibrate(margins, valid.label, valid.weight)
+        return replace(head, a=found.a, b=found.b, knots=found.knots)
+    if slot.target.kind == "anomaly":
+        residual = valid.label.astype(np.float64) - margins
+        low, middle, high = np.quantile(residual, [0.16, 0.5, 0.84])  # ± one sigma of a normal, deaf to outliers
+        spread = (high - low) / 2 or float(residual.std())
+        floor = 1e-6 * max(1.0, float(np.abs(valid.label).max()))  # below it a residual is rounding
+        return replace(head, a=float(np.float32(1.0 / max(spread, floor))), b=float(np.float32(middle)))
+    return head
+
+
+def _loss(slot: Slot, label: Floats, margins: Floats) -> npt.NDArray[np.float64]:
+    truth, found = label.astype(np.float64), margins.astype(np.float64)
+    if slot.target.kind == "failure":
+        return np.asarray(np.logaddexp(0.0, found) - truth * found)
+    if slot.target.kind == "rul":
+        return (np.clip(found, 0.0, slot.target.cap or np.inf) - truth) ** 2
+    return np.abs(found - truth)
