@@ -14,13 +14,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from wheeltapper.kernel import kernel
+from wheeltapper.kernel import heapless_kernel
 from wheeltapper.regimes import Regimes
 from wheeltapper.spec import STATISTICS, ClassSpec, features_of
 
 GROUP = 16  # slots; the group's presence mask is 16 bits wide
 EVENTS_KEPT = 32  # newest events remembered per event feature; counts saturate there
 EMPTY = np.iinfo(np.int64).min  # an event time that no reading has
+NO_REGIME = 255  # of a slot without a reading
+FULL_GROUP = 0xFFFF  # all 16 slots have all sensors
 _EMPTY = int(EMPTY)
 
 
@@ -53,7 +55,8 @@ class Plan(NamedTuple):
     skew_us: int
     windows: npt.NDArray[np.int64]  # slots, ascending
     asked: npt.NDArray[np.bool_]  # per STATISTICS
-    sensors: npt.NDArray[np.int64]  # those that give features
+    order: npt.NDArray[np.int64]  # column c of the ring is sensor order[c] of the class: those with features stand first
+    sensors: int  # how many have features
     minimum: npt.NDArray[np.float32]
     maximum: npt.NDArray[np.float32]
     regime_sensors: npt.NDArray[np.int64]
@@ -75,16 +78,20 @@ class Windows(NamedTuple):
     times: npt.NDArray[np.int64]  # [a, slot] event time, EMPTY = no reading
     regime: npt.NDArray[np.uint8]  # [a, slot]
     newest: npt.NDArray[np.int64]  # [a] slot number of the newest reading, EMPTY = none yet
+    full: npt.NDArray[np.bool_]  # [a, slot] every sensor of the slot is there
     sums: npt.NDArray[np.float64]  # [a, group, (Σx, Σx², Σ position·x), sensor]
     bounds: npt.NDArray[np.float32]  # [a, group, (low, high), sensor]
     presence: npt.NDArray[np.uint16]  # [a, group, sensor] one bit per slot
+    fullness: npt.NDArray[np.uint16]  # [a, group] one bit per full slot
     events: npt.NDArray[np.int64]  # [a, event feature, EVENTS_KEPT] ascending, EMPTY in front
     statics: npt.NDArray[np.float32]  # [a, attribute]
 
 
 def compile_plan(spec: ClassSpec, regimes: Regimes) -> Plan:
     """The kernel's view of a class and its learnt regimes."""
-    names = [s.name for s in spec.sensors]
+    order = sorted(range(len(spec.sensors)), key=lambda i: not spec.sensors[i].feature)
+    sensors = [spec.sensors[i] for i in order]
+    names = [s.name for s in sensors]
     # One group more than the longest window plus the allowed lateness: a new group clears its place 16 slots at once.
     need = spec.windows[-1] + spec.lateness + GROUP if spec.windows else 1 + spec.lateness + GROUP
     windows_us = [w for event in spec.events for w in event.windows_us]
@@ -97,14 +104,15 @@ def compile_plan(spec: ClassSpec, regimes: Regimes) -> Plan:
         skew_us=spec.skew_us,
         windows=np.array(spec.windows, np.int64),
         asked=np.array([s in spec.statistics for s in STATISTICS], np.bool_),
-        sensors=np.array([i for i, s in enumerate(spec.sensors) if s.feature], np.int64),
-        minimum=np.array([s.minimum for s in spec.sensors], np.float32),
-        maximum=np.array([s.maximum for s in spec.sensors], np.float32),
+        order=np.array(order, np.int64),
+        sensors=sum(s.feature for s in sensors),
+        minimum=np.array([s.minimum for s in sensors], np.float32),
+        maximum=np.array([s.maximum for s in sensors], np.float32),
         regime_sensors=np.array([names.index(s) for s in regime_sensors], np.int64),
         centroids=np.array(regimes.centroids, np.float64),
         regime_scale=np.array(regimes.scale, np.float64),
-        mean=np.array(regimes.mean, np.float32),
-        inverse_std=np.array(regimes.inverse_std, np.float32),
+        mean=np.ascontiguousarray(regimes.mean[:, order], np.float32),
+        inverse_std=np.ascontiguousarray(regimes.inverse_std[:, order], np.float32),
         event_windows=np.array(windows_us, np.int64),
         event_begin=np.array(begins, np.int64),
         event_since=np.array([event.since for event in spec.events], np.bool_),
@@ -121,9 +129,11 @@ def allocate(plan: Plan, capacity: int) -> Windows:
         times=np.empty((capacity, plan.slots), np.int64),
         regime=np.empty((capacity, plan.slots), np.uint8),
         newest=np.full(capacity, EMPTY, np.int64),
+        full=np.empty((capacity, plan.slots), np.bool_),
         sums=np.empty((capacity, groups, 3, sensors), np.float64),
         bounds=np.empty((capacity, groups, 2, sensors), np.float32),
         presence=np.empty((capacity, groups, sensors), np.uint16),
+        fullness=np.empty((capacity, groups), np.uint16),
         events=np.full((capacity, plan.event_since.size, EVENTS_KEPT), EMPTY, np.int64),
         statics=np.full((capacity, plan.statics), np.nan, np.float32),
     )
@@ -138,19 +148,21 @@ def grow(windows: Windows, plan: Plan, capacity: int) -> Windows:
     return larger
 
 
-@kernel
+@heapless_kernel
 def clear_group(windows: Windows, a: int, group: int) -> None:
     for slot in range(group * GROUP, (group + 1) * GROUP):
         windows.times[a, slot] = _EMPTY
-        windows.regime[a, slot] = 255
+        windows.regime[a, slot] = NO_REGIME
+        windows.full[a, slot] = False
         windows.values[a, slot, :] = np.nan
     windows.sums[a, group, :, :] = 0.0
     windows.bounds[a, group, 0, :] = np.inf
     windows.bounds[a, group, 1, :] = -np.inf
     windows.presence[a, group, :] = 0
+    windows.fullness[a, group] = 0
 
 
-@kernel
+@heapless_kernel
 def clear(plan: Plan, windows: Windows, a: int) -> None:
     """Forget the readings of asset `a` (its events and attributes stay)."""
     windows.newest[a] = _EMPTY
@@ -158,7 +170,7 @@ def clear(plan: Plan, windows: Windows, a: int) -> None:
         clear_group(windows, a, group)
 
 
-@kernel
+@heapless_kernel
 def regime_of(plan: Plan, row: npt.NDArray[np.float32]) -> int:
     """Nearest centroid in standardised units; the fleet-wide row where a regime sensor is missing."""
     regimes = plan.centroids.shape[0]
@@ -173,30 +185,33 @@ def regime_of(plan: Plan, row: npt.NDArray[np.float32]) -> int:
     return nearest
 
 
-@kernel
+@heapless_kernel
 def add_slot(plan: Plan, windows: Windows, a: int, slot: int) -> None:
     """Add one slot to its group's sums. Adding slots in ascending order is the group's only definition."""
     ring = slot % plan.slots
     group = ring // GROUP
-    position = ring % GROUP
-    bit = np.uint16(1 << position)
+    position = np.float64(ring % GROUP)
+    bit = np.uint16(1 << ring % GROUP)
     regime = windows.regime[a, ring]
+    row, mean, inverse_std = windows.values[a, ring], plan.mean[regime], plan.inverse_std[regime]
+    total, squares, cross = windows.sums[a, group, 0], windows.sums[a, group, 1], windows.sums[a, group, 2]
+    low, high, presence = windows.bounds[a, group, 0], windows.bounds[a, group, 1], windows.presence[a, group]
     normalised = plan.centroids.shape[0] > 0
-    for c in range(plan.minimum.size):
-        x = windows.values[a, ring, c]
-        if normalised:
-            x = (x - plan.mean[regime, c]) * plan.inverse_std[regime, c]
+    if windows.full[a, ring]:
+        windows.fullness[a, group] |= bit
+    for c in range(row.size):
+        x = (row[c] - mean[c]) * inverse_std[c] if normalised else row[c]
         if x == x:
             value = np.float64(x)
-            windows.sums[a, group, 0, c] += value
-            windows.sums[a, group, 1, c] += value * value
-            windows.sums[a, group, 2, c] += position * value
-            windows.bounds[a, group, 0, c] = min(windows.bounds[a, group, 0, c], x)
-            windows.bounds[a, group, 1, c] = max(windows.bounds[a, group, 1, c], x)
-            windows.presence[a, group, c] |= bit
+            total[c] += value
+            squares[c] += value * value
+            cross[c] += position * value
+            low[c] = x if x < low[c] else low[c]
+            high[c] = x if x > high[c] else high[c]
+            presence[c] |= bit
 
 
-@kernel
+@heapless_kernel
 def rebuild_group(plan: Plan, windows: Windows, a: int, slot: int) -> None:
     """Sums of the group of `slot`, from its own slots."""
     first = slot % plan.slots // GROUP * GROUP
@@ -205,26 +220,30 @@ def rebuild_group(plan: Plan, windows: Windows, a: int, slot: int) -> None:
     windows.bounds[a, group, 0, :] = np.inf
     windows.bounds[a, group, 1, :] = -np.inf
     windows.presence[a, group, :] = 0
+    windows.fullness[a, group] = 0
     for ring in range(first, first + GROUP):
         if windows.times[a, ring] != _EMPTY:
             add_slot(plan, windows, a, ring)
 
 
-@kernel
+@heapless_kernel
 def write_slot(plan: Plan, windows: Windows, a: int, slot: int, time: int, row: npt.NDArray[np.float32]) -> None:
     ring = slot % plan.slots
     windows.times[a, ring] = time
     windows.regime[a, ring] = regime_of(plan, row)
+    full = True
     for c in range(row.size):
         windows.values[a, ring, c] = row[c]
+        full &= row[c] == row[c]
+    windows.full[a, ring] = full
 
 
-@kernel
+@heapless_kernel
 def place(plan: Plan, windows: Windows, a: int, time: int, row: npt.NDArray[np.float32]) -> tuple[int, int, int]:
     """Put one reading into its slot.
 
     Returns (RowStatus, slot number, event time of the reading that lost its slot or EMPTY). A slot number is valid for
-    OK and DUPLICATE. `row` float32 [sensors] has NaN for everything missing or invalid.
+    OK and DUPLICATE. `row` float32 [sensors], in the ring's order, has NaN for everything missing or invalid.
     """
     if plan.cadence_us == 0:
         return _place_by_order(plan, windows, a, time, row)
@@ -255,7 +274,7 @@ def place(plan: Plan, windows: Windows, a: int, time: int, row: npt.NDArray[np.f
     return _OK, slot, known
 
 
-@kernel
+@heapless_kernel
 def _place_by_order(plan: Plan, windows: Windows, a: int, time: int, row: npt.NDArray[np.float32]) -> tuple[int, int, int]:
     """Cadence "reading": slots are the readings themselves in order of event time; a late one moves the later ones up.
 
@@ -279,13 +298,15 @@ def _place_by_order(plan: Plan, windows: Windows, a: int, time: int, row: npt.ND
     for later in range(newest + 1, slot, -1):
         windows.times[a, later % plan.slots] = windows.times[a, (later - 1) % plan.slots]
         windows.regime[a, later % plan.slots] = windows.regime[a, (later - 1) % plan.slots]
-        windows.values[a, later % plan.slots, :] = windows.values[a, (later - 1) % plan.slots, :]
+        windows.full[a, later % plan.slots] = windows.full[a, (later - 1) % plan.slots]
+        for c in range(row.size):
+            windows.values[a, later % plan.slots, c] = windows.values[a, (later - 1) % plan.slots, c]
     windows.newest[a] = newest + 1
     write_slot(plan, windows, a, slot, time, row)
     return _OK, slot, _EMPTY
 
 
-@kernel
+@heapless_kernel
 def take_event(windows: Windows, a: int, event: int, time: int) -> bool:
     """Remember an event of asset `a` for event feature `event`, in order of time. False: known already, or too old."""
     kept = windows.events[a, event]
