@@ -1,0 +1,131 @@
+"""What is to be done, before anything is done: the history checked against the fleet, assets cut into chunks of rows.
+
+How assets are cut depends on the history alone, not on the number of cores, so that a run resumed on another machine
+finds its finished chunks. A chunk's digest names what its file was computed from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wheeltapper.errors import ConfigError
+from wheeltapper.spec import FleetSpec
+
+from wheeltapper_trainer.history import History, HistoryError, Part
+from wheeltapper_trainer.job import Chunk
+
+_CHUNKS_WANTED = 32  # so many give a steady progress and an even end on a few cores
+_ROWS_MIN, _ROWS_MAX = 2_000, 40_000  # a task much shorter than its start wastes it; a longer one makes others wait
+_ASSETS_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Neighbours in a history's files, read and trained by one task."""
+
+    asset_class: str
+    asset_ids: tuple[str, ...]
+    rows: int
+
+
+def check_history(history: History, spec: FleetSpec) -> None:
+    """Raises ConfigError unless the history has every class, sensor and attribute that `spec` names, and readings."""
+    assets = history.assets()
+    known = {asset.asset_class for asset in assets}
+    for entry in spec.classes:
+        own = [asset for asset in assets if asset.asset_class == entry.name]
+        if not own:
+            raise ConfigError(
+                f"class {entry.name!r} has no asset in {history.uri}; its classes are {sorted(known)}",
+                "name the classes of fleet.toml as assets.parquet does, or remove this one",
+            )
+        _check_names("sensor", entry.name, [s.name for s in entry.sensors], history.sensors(entry.name), history.uri)
+        attributes = {name for asset in own for name in asset.attributes}
+        _check_names("attribute", entry.name, entry.statics, sorted(attributes), history.uri)
+    unclaimed = known - {entry.name for entry in spec.classes}
+    if len(unclaimed) == len(known):
+        raise ConfigError(f"no class of {history.uri} is in fleet.toml: {sorted(known)}")
+
+
+def groups_of(parts: Iterable[Part], spec: FleetSpec) -> list[Group]:
+    """Every asset with readings of the fleet's classes, in groups of about equal rows; most rows first.
+
+    A group's assets lie beside one another in one file, so that reading them is one sweep.
+    """
+    names = {entry.name for entry in spec.classes}
+    wanted = [part for part in parts if part.rows and part.asset_class in names]
+    total = sum(part.rows for part in wanted)
+    rows_aim = min(max(total // _CHUNKS_WANTED, _ROWS_MIN), _ROWS_MAX)
+    groups: list[Group] = []
+    for run in _runs(sorted(wanted, key=lambda part: (part.asset_class, part.file, part.asset_id))):
+        groups.extend(_cut(run, rows_aim))
+    return sorted(groups, key=lambda group: (-group.rows, group.asset_class, group.asset_ids))
+
+
+def chunk_of(group: Group, stage: str, inputs: Mapping[str, Any], contents: Mapping[str, str]) -> Chunk:
+    """The group's assets that have a content digest, as a chunk named by everything its file depends on."""
+    there = tuple(asset_id for asset_id in group.asset_ids if asset_id in contents)
+    basis = {**inputs, "class": group.asset_class, "contents": [[a, contents[a]] for a in there]}
+    return Chunk(group.asset_class, there, group.rows, digest_of(stage, basis))
+
+
+def single(group: Group, asset_id: str) -> Group:
+    """One asset of the group by itself, as it is retried."""
+    return Group(group.asset_class, (asset_id,), -(-group.rows // len(group.asset_ids)))
+
+
+def digest_of(stage: str, basis: Mapping[str, Any]) -> str:
+    """Hex sha256 of a stage and all it depends on, as canonical JSON."""
+    text = json.dumps([stage, basis], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_assets(uri: str, asset_ids: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """(asset → content digest, asset → why it cannot be read); a task of its own, since it reads everything once."""
+    history = History.open(uri)
+    contents: dict[str, str] = {}
+    unreadable: dict[str, str] = {}
+    for asset_id in asset_ids:
+        try:
+            contents[asset_id] = history.digest(asset_id)
+        except HistoryError as error:
+            unreadable[asset_id] = str(error)
+    return contents, unreadable
+
+
+def _check_names(what: str, asset_class: str, wanted: Sequence[str], found: Sequence[str], uri: str) -> None:
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise ConfigError(
+            f"class {asset_class!r} needs {what} {', '.join(map(repr, missing))}; {uri} has {sorted(found)}",
+            f"correct the {what} in fleet.toml, or write the history with it",
+        )
+
+
+def _runs(parts: Sequence[Part]) -> list[list[Part]]:
+    runs: list[list[Part]] = []
+    for part in parts:
+        if runs and (runs[-1][-1].asset_class, runs[-1][-1].file) == (part.asset_class, part.file):
+            runs[-1].append(part)
+        else:
+            runs.append([part])
+    return runs
+
+
+def _cut(run: Sequence[Part], rows_aim: int) -> list[Group]:
+    """One file's assets in as many groups as `rows_aim` asks for, each cut where it comes closest to its share."""
+    total = sum(part.rows for part in run)
+    count = max(1, round(total / rows_aim), -(-len(run) // _ASSETS_MAX))
+    groups: list[list[Part]] = [[]]
+    behind = 0
+    for part in run:
+        full = behind + part.rows / 2 > total * len(groups) / count or len(groups[-1]) >= _ASSETS_MAX
+        if groups[-1] and full:
+            groups.append([])
+        groups[-1].append(part)
+        behind += part.rows
+    return [Group(g[0].asset_class, tuple(p.asset_id for p in g), sum(p.rows for p in g)) for g in groups]
