@@ -39,7 +39,9 @@ SKAB_SENSORS = {
 }
 NAB_SENSORS = ("value", "hour_sin", "hour_cos", "weekend")
 SMD_SENSORS = tuple(f"metric_{i:02d}" for i in range(1, 39))
-SKAB_TEST_FROM_US = 1_583_748_400_000_000  # every experiment's 401st second on the common clock of the import
+SKAB_BEGIN_US = 1_583_748_000_000_000  # where the import lets every experiment begin: 2020-03-09 10:00 UTC
+SKAB_TRAIN_US = 400 * SECOND
+SMD_TEST_FROM_US = 1_577_836_800_000_000  # where the import lets every test half begin: 2020-01-01 UTC
 
 
 def spec_for(kind: str, name: str = "") -> FleetSpec:
@@ -139,16 +141,10 @@ def _azure_fleet(name: str, cadence_us: int, windows: tuple[int, ...], horizon_u
 
 def _skab(name: str) -> FleetSpec:
     """The customary split: the first 400 seconds of each experiment train, on the clock they share."""
-    watched = (
-        "accelerometer_1_rms",
-        "accelerometer_2_rms",
-        "current",
-        "pressure",
-        "temperature",
-        "volume_flow_rate_rms",
-    )
-    spec = _anomaly_class("loop", tuple(SKAB_SENSORS.values()), watched, SECOND, (10, 60))
-    return FleetSpec(name, (spec,), split=SplitSpec(test_from_us=SKAB_TEST_FROM_US))
+    sensors = tuple(SKAB_SENSORS.values())
+    watched = tuple(s for s in sensors if s not in ("thermocouple", "voltage"))  # the room and the mains
+    spec = _anomaly_class("loop", sensors, watched, SECOND, (10, 60))
+    return FleetSpec(name, (spec,), split=SplitSpec(test_from_us=SKAB_BEGIN_US + SKAB_TRAIN_US))
 
 
 def _nab(name: str) -> FleetSpec:
@@ -157,11 +153,10 @@ def _nab(name: str) -> FleetSpec:
 
 
 def _smd(name: str) -> FleetSpec:
-    """The second half of each machine is the test; the machines stand in for one class, though each is its own."""
+    """The machines stand in for one class, though each is its own kind: their own heads answer."""
     watched = tuple(f"metric_{i:02d}" for i in (1, 2, 3, 6, 12, 20, 24, 33))
-    return FleetSpec(
-        name, (_anomaly_class("server", SMD_SENSORS, watched, MINUTE, (5, 60)),), split=SplitSpec(test_share=0.5)
-    )
+    spec = _anomaly_class("server", SMD_SENSORS, watched, MINUTE, (5, 60))
+    return FleetSpec(name, (spec,), split=SplitSpec(test_from_us=SMD_TEST_FROM_US))
 
 
 def _anomaly_class(
@@ -178,6 +173,34 @@ def _anomaly_class(
         targets=(Target("anomaly", "anomaly", sensors=watched),),
         model=ModelSpec(rounds=100, asset_rounds=30, max_depth=4, eta=0.1),
         alarm=AlarmSpec(budget_per_asset_week=1.0, hold=3),
+    )
+
+
+def starter_fleet(name: str, classes: Sequence[ClassSpec]) -> FleetSpec:
+    """A fleet for histories of unknown machines, from classes made by `starter_class`."""
+    return FleetSpec(name, tuple(classes))
+
+
+def starter_class(
+    name: str, sensors: Sequence[str], cadence_us: int, statics: Sequence[str], events: Sequence[tuple[str, str]]
+) -> ClassSpec:
+    """Every sensor as it is, windows of 6, 24 and 72 slots, and the targets that the (kind, code) in `events` allow."""
+    failures = sorted({code for kind, code in events if kind == "failure"})
+    targets = [Target("rul", "rul", cap=240 * cadence_us / HOUR)] if failures else []
+    targets += [Target("failure", f"failure:{code}", code, horizon_us=48 * cadence_us) for code in failures]
+    if len(sensors) > 1:
+        targets.append(Target("anomaly", "anomaly", sensors=tuple(sensors)))
+    return ClassSpec(
+        name=name,
+        sensors=tuple(Sensor(sensor) for sensor in sensors),
+        cadence_us=cadence_us,
+        windows=(6, 24, 72),
+        statistics=("mean", "std", "max", "slope"),
+        lateness=3,
+        skew_us=5 * MINUTE,
+        targets=tuple(targets),
+        statics=tuple(statics),
+        events=tuple(EventFeature(kind, code, (72 * cadence_us,)) for kind, code in sorted(set(events))),
     )
 
 

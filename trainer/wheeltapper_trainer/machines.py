@@ -21,7 +21,7 @@ class Component:
     life_days: float
     spread: float
     exponent: float  # of load: how much harder work hastens it
-    growth: float  # how much faster it wears once worn
+    growth: float  # how much faster it wears in the end: 1 + growth times as fast as new
     service_days: float
     shocks_per_year: float
     fatal: bool = True
@@ -59,7 +59,7 @@ def pump_signature(c: Conditions) -> Floats:
     vibration *= np.exp(0.09 * c.noise[:, 2])
     heat = c.ambient + (21.0 + 2.0 * c.unit[1]) * c.load + 13.0 * c.load * bearing**2.5 + 6.0
     temperature = lagged(heat, 0.35) + 0.8 * c.noise[:, 3]
-    leak = 0.16 * np.maximum(seal, 0.0) ** 3
+    leak = 0.24 * np.maximum(seal, 0.0) ** 3
     pressure = (6.1 + 0.2 * c.unit[2]) * relative**2 * (1.0 - leak - 0.05 * fouling) + 0.07 * c.noise[:, 4]
     flow = (118.0 + 4.0 * c.unit[3]) * c.load * (1.0 - 0.8 * leak - 0.10 * fouling) + 1.6 * c.noise[:, 5]
     seal_temperature = lagged(c.ambient + 16.0 * c.load * (1.0 + 0.45 * seal**3) + 4.0 + c.unit[4], 0.5)
@@ -79,7 +79,7 @@ def compressor_signature(c: Conditions) -> Floats:
     vibration *= np.exp(0.08 * c.noise[:, 2])
     heat = c.ambient + (28.0 + 2.5 * c.unit[1]) * c.load + 15.0 * c.load * bearing**2.5 + 8.0
     temperature = lagged(heat, 0.3) + 0.9 * c.noise[:, 3]
-    loss = 0.20 * np.maximum(valve, 0.0) ** 3.5
+    loss = 0.28 * np.maximum(valve, 0.0) ** 3.5
     pressure = (8.4 + 0.25 * c.unit[2]) * (0.5 + 0.5 * c.load) * (1.0 - 0.5 * loss) + 0.08 * c.noise[:, 4]
     discharge = lagged(c.ambient + 72.0 + 26.0 * c.load * (1.0 + 0.9 * loss + 0.12 * fouling) + 2.0 * c.unit[3], 0.5)
     discharge += 1.1 * c.noise[:, 5]
@@ -106,8 +106,8 @@ PUMP = Machine(
         Sensor("motor_current", "A", 0, 200),
     ),
     (
-        Component("bearing", "vibration_high", 95, 0.50, 2.2, 1.6, 110, 0.9),
-        Component("seal", "leakage", 125, 0.45, 1.4, 0.8, 130, 0.7),
+        Component("bearing", "vibration_high", 95, 0.50, 2.2, 12.0, 110, 0.4),
+        Component("seal", "leakage", 125, 0.45, 1.4, 7.0, 130, 0.3),
         Component("fouling", "flow_low", 80, 0.30, 1.0, 0.0, 60, 0.0, fatal=False),
     ),
     pump_signature,
@@ -127,8 +127,8 @@ COMPRESSOR = Machine(
         Sensor("oil_pressure", "bar", -1, 12),
     ),
     (
-        Component("bearing", "vibration_high", 120, 0.50, 2.0, 1.6, 130, 0.9),
-        Component("valve", "overheat", 100, 0.45, 1.7, 1.0, 120, 0.7),
+        Component("bearing", "vibration_high", 120, 0.50, 2.0, 12.0, 130, 0.4),
+        Component("valve", "overheat", 100, 0.45, 1.7, 8.0, 120, 0.3),
         Component("fouling", "flow_low", 70, 0.30, 1.0, 0.0, 50, 0.0, fatal=False),
     ),
     compressor_signature,

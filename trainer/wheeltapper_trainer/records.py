@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from wheeltapper.errors import CommandError
-from wheeltapper.spec import ANY_CODE
+from wheeltapper.spec import ANY_CODE, FleetSpec
 
 Times = NDArray[np.int64]
 Values = NDArray[np.float32]
@@ -81,6 +81,18 @@ class Events:
 
     def _take(self, rows: Any) -> Events:
         return Events(self.asset_ids[rows], self.times[rows], self.kinds[rows], self.codes[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What a reader of foreign data found; `readings` ascend by asset id. `labels` are columns kept for evaluation:
+    they stand beside the history and are never a sensor."""
+
+    fleet: FleetSpec
+    sensors: Mapping[str, Sequence[str]]  # of each asset class
+    readings: Sequence[tuple[Asset, Times, Values]]
+    events: Sequence[tuple[str, int, str, str]] = ()
+    labels: Mapping[str, NDArray[Any]] | None = None
 
 
 def content_digest(asset: Asset, sensors: Sequence[str], readings: AssetReadings, events: Events) -> str:

@@ -134,9 +134,10 @@ def _age(
     kind = 2.2 if random.random() < 0.35 else 1.0
     unit = np.exp(spread * random.standard_normal((count, 1))) * kind / (1.0 + 0.02 * age_years)
     each = np.exp(0.25 * random.standard_normal((count, LIVES_MAX)))
-    speedup = np.where(growth > 0, np.log1p(growth) / np.maximum(growth, 1e-9), 1.0)[:, None]
+    path = np.linspace(0.0, 1.0, 201)
+    speedup = (1.0 / (1.0 + growth[:, None] * path**4)).mean(axis=1, keepdims=True)  # so that life is `life_days` long
     rate = speedup / (life * unit * each * _MEAN_STRESS)
-    limit = np.maximum(1.0 + 0.08 * random.standard_normal((count, LIVES_MAX)), 0.7)
+    limit = np.maximum(1.0 + 0.05 * random.standard_normal((count, LIVES_MAX)), 0.8)
     shocks = np.array([c.shocks_per_year for c in components]) / (365 * _SLOTS_PER_DAY)
     shock = (random.random((slots, count)) < shocks) * random.uniform(0.15, 0.6, (slots, count))
     service_every = np.array([c.service_days for c in components]) * _SLOTS_PER_DAY * random.uniform(0.8, 1.25, count)
@@ -198,9 +199,9 @@ def _errors(
     draws, shares = random.random(wear.shape), random.random(len(wear))
     for k, component in enumerate(components):
         chance = 0.0012 + 0.022 * np.clip(wear[:, k], 0.0, 1.2) ** 6
-        for slot in np.flatnonzero((draws[:, k] < chance) & running):
+        for slot in np.flatnonzero((draws[:, k] < chance) & running).tolist():
             if first <= slot < end:
-                at = BEGIN_US + int(slot) * CADENCE_US + int(shares[slot] * CADENCE_US)
+                at = BEGIN_US + slot * CADENCE_US + int(shares[slot] * CADENCE_US)
                 rows.append((asset_id, at, "error", component.error))
     return rows
 
@@ -226,6 +227,6 @@ def _sensor_faults(random: np.random.Generator, readings: Floats) -> Floats:
         found[begin : begin + int(random.integers(24, 240)), sensor] = found[begin, sensor]
     found[random.random((slots, sensors)) < 0.002] = np.nan
     for sensor in range(sensors):
-        for begin in np.flatnonzero(random.random(slots) < 1 / (40 * _SLOTS_PER_DAY)):
-            found[begin : begin + int(random.integers(1, 13)), sensor] = np.nan
+        for gap in np.flatnonzero(random.random(slots) < 1 / (40 * _SLOTS_PER_DAY)).tolist():
+            found[gap : gap + int(random.integers(1, 13)), sensor] = np.nan
     return found

@@ -1,8 +1,8 @@
-"""How machines age: hidden wear driven by load, its ends, and what resets it. Nothing here is ever written to a history.
+"""How machines age: hidden wear driven by load, its ends, what resets it. None of it is written to a history.
 
 Each component carries a wear that starts near 0 and fails at its life's own limit near 1:
 
-    wear += rate · load**exponent · (1 + growth · wear) · noise + shock        per slot in which the machine runs
+    wear += rate · load**exponent · (1 + growth · wear⁴) · noise + shock       per slot in which the machine runs
 
 The limit differs from life to life, so that no sensor can say exactly when; shocks make some failures sudden.
 """
@@ -63,7 +63,7 @@ def wear_path(
         running[slot] = True
         for k in range(components):
             stress = rate[k, life[k]] * load[slot] ** exponent[k]
-            wear_now[k] += stress * (1.0 + growth[k] * wear_now[k]) * noise[slot, k] + shock[slot, k]
+            wear_now[k] += stress * (1.0 + growth[k] * wear_now[k] ** 4) * noise[slot, k] + shock[slot, k]
             wear[slot, k] = wear_now[k]
             ended = -1
             if fatal[k] and wear_now[k] >= limit[k, life[k]]:
