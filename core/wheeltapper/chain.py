@@ -1,0 +1,174 @@
+"""The registry's audit log: numbered entries, each holding the sha256 of the bytes of the one before it.
+
+An entry is the truth about what happened; stage pointers are derived from the chain by `replay`. Byte format and rules:
+docs/registry.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wheeltapper.errors import Refused, UsageError
+from wheeltapper.signing import Signer, TrustedKeys
+
+FORMAT = 1
+STAGES = ("candidate", "qa", "production")  # a release climbs them in this order
+ACTIONS = ("publish", "promote", "rollback")
+ENTRY_BYTES_MAX = 4 << 20
+DAMAGED = "restore the file from a backup; `wheeltapper release verify` shows how far the chain holds"
+
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "format": int,
+    "number": int,
+    "previous": str,
+    "action": str,
+    "release": int,
+    "pack": str,
+    "stage": (str, type(None)),
+    "from": (int, type(None)),
+    "to": (int, type(None)),
+    "who": str,
+    "when": str,
+    "why": str,
+    "gates": list,
+    "override": str,
+    "details": dict,
+    "key": str,
+    "signature": str,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One link of the chain. `document` is its JSON object, `sha256` the digest of its bytes on disk."""
+
+    document: Mapping[str, Any]
+    sha256: str
+
+    @property
+    def number(self) -> int:
+        return int(self.document["number"])
+
+    @property
+    def action(self) -> str:
+        return str(self.document["action"])
+
+    @property
+    def release(self) -> int:
+        """The number of the `publish` entry this one is about: what serves, and what answers name."""
+        return int(self.document["release"])
+
+    @property
+    def stage(self) -> str | None:
+        """The stage this entry moves to `release`; None where it moves none."""
+        stage = self.document["stage"]
+        return None if stage is None else str(stage)
+
+    @property
+    def pack(self) -> str:
+        return str(self.document["pack"])
+
+
+@dataclass(frozen=True, slots=True)
+class StageState:
+    """Where a stage stands: its release, the entry that moved it there, and the releases a rollback goes back through
+    (oldest first, the last is `release`)."""
+
+    release: int
+    entry: int
+    trail: tuple[int, ...]
+
+
+def entry_bytes(document: Mapping[str, Any]) -> bytes:
+    """The bytes of an entry: canonical JSON (sorted keys, no blanks, ASCII) and a newline.
+
+    Raises ValueError for NaN or infinity, TypeError for what JSON does not hold.
+    """
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
+def sealed(document: dict[str, Any], signer: Signer | None) -> bytes:
+    """The bytes of `document` with the signer's key and signature in it, or with both empty.
+
+    Raises UsageError where JSON cannot hold it, or where it would be no entry when read.
+    """
+    unsigned = {**document, "key": signer.key_id if signer else "", "signature": ""}
+    try:
+        signature = signer.sign(entry_bytes(unsigned)) if signer else ""
+        raw = entry_bytes({**unsigned, "signature": signature})
+        _parsed(Path("the new entry"), raw)
+    except (ValueError, TypeError, RecursionError, Refused) as error:
+        message = f"expected gates and details that a release entry can hold, found otherwise: {error}"
+        raise UsageError(message, "numbers must be finite; write null for one that is not known") from None
+    return raw
+
+
+def read_entry(folder: Path, number: int, previous: str) -> Entry | None:
+    """Entry `number` of the chain in `folder`, which must continue the entry whose digest is `previous`; None where the
+    chain ends before it. Raises Refused where the file is no such entry."""
+    path = folder / f"{number}.json"
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(ENTRY_BYTES_MAX + 1)
+    except FileNotFoundError:
+        return None
+    document = _parsed(path, raw)
+    for name, expected in (("format", FORMAT), ("number", number), ("previous", previous)):
+        if document[name] != expected:
+            raise Refused(f"{path}: expected {name} {expected!r}, found {document[name]!r}", DAMAGED)
+    return Entry(document, hashlib.sha256(raw).hexdigest())
+
+
+def _parsed(path: Path, raw: bytes) -> dict[str, Any]:
+    if len(raw) > ENTRY_BYTES_MAX:
+        raise Refused(f"{path}: expected at most {ENTRY_BYTES_MAX:,} bytes, found more", DAMAGED)
+    try:
+        document = json.loads(raw)
+        canonical = entry_bytes(document)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Refused(
+            f"{path}: expected a JSON object, found {len(raw):,} bytes that are none: {error}", DAMAGED
+        ) from None
+    if not isinstance(document, dict) or set(document) != set(_FIELDS):
+        found = sorted(document) if isinstance(document, dict) else type(document).__name__
+        raise Refused(f"{path}: expected the keys {sorted(_FIELDS)}, found {found}", DAMAGED)
+    if canonical != raw:
+        raise Refused(f"{path}: expected canonical JSON, found other bytes of the same meaning", DAMAGED)
+    for name, kind in _FIELDS.items():
+        if not isinstance(document[name], kind) or isinstance(document[name], bool):
+            raise Refused(f"{path}: found {document[name]!r} as {name}, which is of another type", DAMAGED)
+    if document["action"] not in ACTIONS or document["stage"] not in (None, *STAGES):
+        raise Refused(f"{path}: found the action {document['action']!r} on stage {document['stage']!r}", DAMAGED)
+    return document
+
+
+def check_signature(entry: Entry, trusted: TrustedKeys) -> None:
+    """Raises Refused unless a trusted key signed the entry."""
+    unsigned = entry_bytes({**entry.document, "signature": ""})
+    trusted.check(f"release entry {entry.number}", entry.document["key"], unsigned, entry.document["signature"])
+
+
+def replay(entries: Iterable[Entry]) -> dict[str, StageState]:
+    """Where every stage stands after `entries` (a whole chain, in order)."""
+    states: dict[str, StageState] = {}
+    for entry in entries:
+        if entry.stage is None:
+            continue
+        before = states[entry.stage].trail if entry.stage in states else ()
+        if entry.action == "rollback" and entry.release in before:
+            last = len(before) - 1 - before[::-1].index(entry.release)
+            trail = before[: last + 1]
+        else:
+            trail = (*before, entry.release)
+        states[entry.stage] = StageState(entry.release, entry.number, trail)
+    return states
+
+
+def was_in(entries: Iterable[Entry], release: int, stage: str) -> bool:
+    """Whether `release` is or ever was in `stage`."""
+    return any(entry.stage == stage and entry.release == release for entry in entries)

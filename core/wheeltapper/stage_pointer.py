@@ -1,0 +1,41 @@
+"""The files stages/<stage>: one line of canonical JSON derived from the chain, for people and other tools."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from wheeltapper.chain import DAMAGED, Entry, entry_bytes
+from wheeltapper.errors import Refused
+
+_REPAIR = "`wheeltapper release verify --repair` writes the pointers again from the chain"
+
+
+def pointer_bytes(entries: Sequence[Entry], number: int) -> bytes:
+    """What the pointer of its stage says once entry `number` has happened."""
+    entry = entries[number - 1]
+    return entry_bytes({"entry": number, "pack": entry.pack, "release": entry.release, "stage": entry.stage})
+
+
+def read_pointer(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def check_pointer(path: Path, raw: bytes | None, entries: Sequence[Entry]) -> None:
+    """A pointer says what the chain says, or what it said some entries ago (its writer died in between). Anything else
+    was not written by a registry, or its chain has lost entries: raises Refused."""
+    if raw is None:
+        return
+    try:
+        number = int(json.loads(raw)["entry"])
+    except (ValueError, TypeError, KeyError):
+        raise Refused(f"{path}: expected a pointer, found {raw[:60]!r}", _REPAIR) from None
+    if number > len(entries):
+        message = f"{path}: expected an entry up to {len(entries)}, where the chain ends, found {number}"
+        raise Refused(message, DAMAGED)
+    if number < 1 or entries[number - 1].stage != path.name or raw != pointer_bytes(entries, number):
+        raise Refused(f"{path}: expected what the chain says, found {raw[:200]!r}", _REPAIR)
