@@ -1,0 +1,75 @@
+"""Every limit of a scorer, with its unit, checked once where the command line builds it."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from wheeltapper.errors import Refused, UsageError
+
+EXIT_S_MAX = 20.0  # from SIGTERM to the end of the process
+STOP_S = 2.0  # what grpc itself gets at the end of a drain
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Raises UsageError where a limit or a relation between two does not hold, Refused where plaintext would leave
+    the machine."""
+
+    listen: str = "127.0.0.1:7070"  # port 0: the system picks one
+    insecure: bool = False  # plaintext off loopback
+    rows_max: int = 8_192  # rows of one block; less where an answer would pass message_bytes_max
+    assets_max: int = 200_000  # assets of one stream
+    capacity_max: int = 200_000  # assets of this process
+    streams_max: int = 1_000
+    calls_max: int = 64  # calls at once besides streams: Score, health
+    gateways_max: int = 10_000  # gateways whose resume point is remembered
+    names_max: int = 4_096  # sensors, event codes or attributes of one Open
+    name_bytes_max: int = 256
+    message_bytes_max: int = 4 * 1024 * 1024
+    poll_s: float = 1.0  # how often the stage is looked at
+    open_s: float = 10.0  # how long a stream may wait with its Open
+    drain_s: float = 15.0  # how long streams may take to half-close after Drain
+
+    def __post_init__(self) -> None:
+        for name in ("rows_max", "assets_max", "capacity_max", "streams_max", "calls_max", "gateways_max", "names_max"):
+            _at_least(name, getattr(self, name), 1)
+        _at_least("name_bytes_max", self.name_bytes_max, 16)
+        _at_least("message_bytes_max", self.message_bytes_max, 64 * 1024)
+        _at_least("poll_s", self.poll_s, 0.01)
+        _at_least("open_s", self.open_s, 0.01)
+        if not 0.0 <= self.drain_s <= EXIT_S_MAX - STOP_S:
+            raise UsageError(
+                f"drain_s: expected 0 to {EXIT_S_MAX - STOP_S:g}, found {self.drain_s:g}",
+                f"a scorer is gone within {EXIT_S_MAX:g} s of SIGTERM, {STOP_S:g} of them for closing connections",
+            )
+        host, _ = host_and_port(self.listen)
+        if not self.insecure and not is_loopback(host):
+            raise Refused(
+                f"{self.listen} is reachable from other machines, and this scorer speaks plaintext",
+                "listen on 127.0.0.1 behind a TLS proxy, or say --insecure on a network you trust",
+            )
+
+
+def host_and_port(listen: str) -> tuple[str, int]:
+    """("::1", 7070) from "[::1]:7070". Raises UsageError where there is no host or no port of 0 to 65535."""
+    host, colon, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise UsageError(
+            f"--listen: expected HOST:PORT, found {listen!r}", "for example 127.0.0.1:7070, or port 0 for any"
+        )
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nothing outside this machine reaches `host`. A name other than localhost is taken to be reachable."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _at_least(name: str, found: float, least: float) -> None:
+    if not found >= least:
+        raise UsageError(f"{name}: expected at least {least:g}, found {found:g}")
