@@ -7,7 +7,7 @@ error of the stretches' gains: a lucky week is no evidence.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,6 @@ _STRETCHES = 10
 _TRAIN_ROWS_MIN = 200  # fewer rows than this say more about the week than about the machine
 _VALID_ROWS_MIN = 50
 _LIVES_MIN = 2  # an own rul head needs to have seen this machine wear out more than once
-
-NO_KNOTS = np.empty((0, 2), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ class Head:
     judge: Model
     a: float = 1.0
     b: float = 0.0
-    knots: Floats = NO_KNOTS
+    knots: Floats = field(default_factory=lambda: np.empty((0, 2), np.float32))
 
     def values(self, slot: Slot, spec: ClassSpec, margins: Floats, features: Floats) -> Floats:
         """float32[n]: life left, probability of failure, or standardised residual of the slot's sensor."""
