@@ -244,8 +244,8 @@ class Link:
         """The next message once there is one, or None to half-close."""
         with self._changed:
             while not (self._over or self._draining):
-                request = self._open_request() if not self._asked else None
-                if request is None and not self._asked:
+                request = None if self._asked else self._open_request()
+                if request is None and not (self._asked or self._draining):
                     request = self._block_request()
                 if request is not None:
                     return request
@@ -263,7 +263,10 @@ class Link:
         """An Open for the names that the server has not been told yet, or None."""
         assets, codes = self._spool.names(Name.ASSET), self._spool.names(Name.CODE)
         fresh = assets[self._asked_assets : self._asked_assets + ASSETS_PER_OPEN]
-        if self._opened_here and not fresh and len(codes) == self._asked_codes:
+        if self._opened_here and len(codes) > self._asked_codes:
+            self._draining = True  # a later Open may add assets only: new event codes need a new stream
+            return None
+        if self._opened_here and not fresh:
             return None
         self._asked.append(fresh)
         self._asked_assets += len(fresh)
@@ -333,6 +336,9 @@ class Link:
             self._changed.notify_all()
 
     def _take_opened(self, opened: contract.Opened) -> None:
+        if self._opened_here and list(opened.handles) == self._handles:  # a new release answers other columns
+            self.opened = opened
+            return
         asked = self._asked.popleft() if self._asked else []
         if len(opened.handles) != len(asked):
             raise ProtocolError(f"expected {len(asked)} handles, found {len(opened.handles)}")
