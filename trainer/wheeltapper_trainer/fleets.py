@@ -143,7 +143,7 @@ def _skab(name: str) -> FleetSpec:
     """The customary split: the first 400 seconds of each experiment train, on the clock they share."""
     sensors = tuple(SKAB_SENSORS.values())
     watched = tuple(s for s in sensors if s not in ("thermocouple", "voltage"))  # the room and the mains
-    spec = _anomaly_class("loop", sensors, watched, SECOND, (10, 60))
+    spec = _anomaly_class("loop", sensors, watched, SECOND, (10, 30))
     return FleetSpec(name, (spec,), split=SplitSpec(test_from_us=SKAB_BEGIN_US + SKAB_TRAIN_US))
 
 

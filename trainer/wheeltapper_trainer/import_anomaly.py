@@ -13,7 +13,6 @@ from wheeltapper.errors import NotFound
 from wheeltapper_trainer.fleets import (
     MINUTE,
     NAB_SENSORS,
-    SECOND,
     SKAB_BEGIN_US,
     SKAB_SENSORS,
     SMD_SENSORS,
@@ -30,15 +29,13 @@ _Readings = list[tuple[Asset, Times, Values]]
 def read_skab(folder: Path) -> Imported:
     """The water loop, one asset for each experiment: valve1-0 …, anomaly-free.
 
-    Experiments are put on one clock, each beginning at the same moment, so that one cut in time is the customary split
-    (the first 400 seconds train); the anomaly-free run ends where they begin. Labels: asset_id, time, anomaly,
-    changepoint.
+    Experiments are put on one clock, all beginning at the same moment, so that one cut in time is the customary split
+    (the first 400 seconds train). Labels: asset_id, time, anomaly, changepoint; none are set in the anomaly-free run.
     """
     readings: _Readings = []
     labels: dict[str, list[NDArray[Any]]] = {name: [] for name in ("asset_id", "time", *_SKAB_LABELS)}
     for path in _files(folder, "*.csv"):
-        free = path.stem == "anomaly-free"
-        asset_id = path.stem if free else f"{path.parent.name}-{path.stem}"
+        asset_id = path.stem if path.stem == "anomaly-free" else f"{path.parent.name}-{path.stem}"
         table = read_csv(path, times=["datetime"], delimiter=";")
         missing = sorted(set(SKAB_SENSORS) - table.keys())
         if missing:
@@ -47,7 +44,7 @@ def read_skab(folder: Path) -> Imported:
             )
         order = np.argsort(table["datetime"], kind="stable")
         own = table["datetime"][order].astype(np.int64)
-        times = SKAB_BEGIN_US + own - (own[-1] + SECOND if free else own[0])
+        times = SKAB_BEGIN_US + own - own[0]
         values = np.stack([table[name][order] for name in SKAB_SENSORS], axis=1)
         readings.append((Asset(asset_id, "loop", {}), times, values))
         labels["asset_id"].append(np.repeat(np.str_(asset_id), len(times)))

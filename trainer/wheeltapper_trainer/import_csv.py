@@ -1,4 +1,4 @@
-"""Plain CSV files: readings (asset_id, time, a column per sensor), and events.csv and assets.csv where there are any."""
+"""Plain CSV files: readings (asset_id, time, a column per sensor), events.csv and assets.csv where there are any."""
 
 from __future__ import annotations
 
