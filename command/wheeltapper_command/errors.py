@@ -30,13 +30,13 @@ class UsageError(CommandError):
     exit_code = Exit.USAGE
 
 
-class NotFound(CommandError):
+class NotFound(CommandError):  # noqa: N818  reads as what it says
     """Something named does not exist."""
 
     exit_code = Exit.NOT_FOUND
 
 
-class Refused(CommandError):
+class Refused(CommandError):  # noqa: N818  reads as what it says
     """The product declines to do it: a gate failed, a pack is altered, a check did not hold."""
 
     exit_code = Exit.REFUSED

@@ -35,10 +35,11 @@ def main(words: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug:
             raise
-        message = f"{type(error).__name__}: {error}"
-        return _report(CommandError(message, "this is a fault of wheeltapper itself; --debug shows where"), options.output)
+        fault = CommandError(f"{type(error).__name__}: {error}", "a fault of wheeltapper itself; --debug shows where")
+        return _report(fault, options.output)
     if options.output == "json":
-        sys.stdout.write(json.dumps(outcome.result, allow_nan=False) + "\n")
+        if outcome.result:  # a server has printed its object when it was ready
+            sys.stdout.write(json.dumps(outcome.result, allow_nan=False) + "\n")
     elif outcome.text:
         sys.stdout.write(outcome.text.rstrip("\n") + "\n")
     return int(outcome.exit_code)
@@ -62,7 +63,9 @@ def parser(verbs: Sequence[Verb]) -> argparse.ArgumentParser:
         )
         verb.arguments(own)
         for leaf in _leaves(own):
-            leaf.add_argument("-o", "--output", choices=("text", "json"), default="text", help="json: one object on stdout")
+            leaf.add_argument(
+                "-o", "--output", choices=("text", "json"), default="text", help="json: one object on stdout"
+            )
             leaf.add_argument("--quiet", action="store_true", help="no progress on stderr")
             leaf.add_argument("--debug", action="store_true", help="show a traceback where something fails")
             leaf.set_defaults(verb=verb)

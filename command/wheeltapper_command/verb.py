@@ -13,7 +13,7 @@ from wheeltapper_command.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a verb ended: `result` for `-o json`, `text` for people, and the exit code."""
+    """How a verb ended: `result` for `-o json` (empty: printed already), `text` for people, and the exit code."""
 
     result: Mapping[str, Any]
     text: str = ""

@@ -21,7 +21,18 @@ from wheeltapper import statistics, windows
 from wheeltapper.kernel import heapless_kernel, source_digest
 from wheeltapper.regimes import Regimes
 from wheeltapper.spec import MICROSECONDS_PER_HOUR, ClassSpec
-from wheeltapper.windows import EMPTY, FULL_GROUP, GROUP, NO_REGIME, Plan, Windows, allocate, compile_plan, place, take_event
+from wheeltapper.windows import (
+    EMPTY,
+    FULL_GROUP,
+    GROUP,
+    NO_REGIME,
+    Plan,
+    Windows,
+    allocate,
+    compile_plan,
+    place,
+    take_event,
+)
 
 _EMPTY = int(EMPTY)
 _FULL_GROUP = int(FULL_GROUP)
@@ -36,9 +47,11 @@ _BIT_COUNT = np.array([bin(byte).count("1") for byte in range(256)], np.int64)
 _BIT_SUM = np.array([sum(i for i in range(8) if byte >> i & 1) for byte in range(256)], np.int64)
 _BIT_SQUARES = np.array([sum(i * i for i in range(8) if byte >> i & 1) for byte in range(256)], np.int64)
 
-KERNELS = source_digest(
-    Path(str(module.__file__)) for module in (statistics, windows, regimes_module, kernel_module)
-) + ":" + source_digest([Path(__file__)])
+KERNELS = (
+    source_digest(Path(str(module.__file__)) for module in (statistics, windows, regimes_module, kernel_module))
+    + ":"
+    + source_digest([Path(__file__)])
+)
 
 
 def scratch_for(plan: Plan) -> npt.NDArray[np.float64]:
@@ -145,10 +158,13 @@ def _add_slots(
 
 @heapless_kernel
 def _merge_sums(
-    sums: npt.NDArray[np.float64], low: npt.NDArray[np.float64], high: npt.NDArray[np.float64], shift: float,
+    sums: npt.NDArray[np.float64],
+    low: npt.NDArray[np.float64],
+    high: npt.NDArray[np.float64],
+    shift: float,
     m: npt.NDArray[np.float64],
 ) -> None:
-    """Add a group's sums [(Σx, Σx², Σ position·x), sensor] and bounds; its positions start `shift` from the window's end."""
+    """Add a group's sums [(Σx, Σx², Σ position·x), sensor] and bounds; it starts `shift` from the window's end."""
     total, squares, cross = m[_TOTAL], m[_SQUARES], m[_CROSS]
     lowest, highest = m[_LOW], m[_HIGH]
     for c in range(total.size):
@@ -184,8 +200,14 @@ def _counts_of(presence: npt.NDArray[np.uint16], m: npt.NDArray[np.float64]) -> 
 
 @heapless_kernel
 def _ewma(
-    values: npt.NDArray[np.float32], regime: npt.NDArray[np.uint8], mean: npt.NDArray[np.float32],
-    inverse_std: npt.NDArray[np.float32], normalised: bool, ring: int, window: int, row: npt.NDArray[np.float64],
+    values: npt.NDArray[np.float32],
+    regime: npt.NDArray[np.uint8],
+    mean: npt.NDArray[np.float32],
+    inverse_std: npt.NDArray[np.float32],
+    normalised: bool,
+    ring: int,
+    window: int,
+    row: npt.NDArray[np.float64],
     m: npt.NDArray[np.float64],
 ) -> None:
     """Weighted sums and weights of one window, newest slot first, into m[_TOTAL] and m[_PRESENT]."""
@@ -207,8 +229,14 @@ def _ewma(
 
 @heapless_kernel
 def _delta(
-    values: npt.NDArray[np.float32], regime: npt.NDArray[np.uint8], mean: npt.NDArray[np.float32],
-    inverse_std: npt.NDArray[np.float32], normalised: bool, ring: int, window: int, c: int,
+    values: npt.NDArray[np.float32],
+    regime: npt.NDArray[np.uint8],
+    mean: npt.NDArray[np.float32],
+    inverse_std: npt.NDArray[np.float32],
+    normalised: bool,
+    ring: int,
+    window: int,
+    c: int,
 ) -> float:
     """Newest minus oldest present value of one sensor in the window that ends at `ring`."""
     newest, steps = ring, 0
@@ -228,10 +256,16 @@ def _delta(
 
 @heapless_kernel
 def _write_moments(
-    asked: npt.NDArray[np.bool_], window: int, fulls: int, positions: int, position_squares: int,
-    m: npt.NDArray[np.float64], n: int, out: npt.NDArray[np.float32], at: int,
+    asked: npt.NDArray[np.bool_],
+    fulls: int,
+    positions: int,
+    position_squares: int,
+    m: npt.NDArray[np.float64],
+    n: int,
+    out: npt.NDArray[np.float32],
+    at: int,
 ) -> int:
-    """The statistics that follow from moments, one after the other, each for all `n` sensors. Returns the next column."""
+    """The statistics that follow from moments, each for all `n` sensors. Returns the next free column."""
     total, squares, cross, low, high = m[_TOTAL], m[_SQUARES], m[_CROSS], m[_LOW], m[_HIGH]
     present, place_sum, place_squares = m[_PRESENT], m[_POSITIONS], m[_POSITION_SQUARES]
     for c in range(n):
@@ -267,8 +301,12 @@ def _write_moments(
 
 @heapless_kernel
 def _event_features(
-    kept: npt.NDArray[np.int64], time: int, windows_us: npt.NDArray[np.int64], since: bool,
-    out: npt.NDArray[np.float32], at: int,
+    kept: npt.NDArray[np.int64],
+    time: int,
+    windows_us: npt.NDArray[np.int64],
+    since: bool,
+    out: npt.NDArray[np.float32],
+    at: int,
 ) -> int:
     """Counts of one event feature in its windows and hours since the last, as of `time`. Returns the next column."""
     newest = kept.size - 1
@@ -345,7 +383,17 @@ def feature_row(
         # The window's oldest group, cut at its first slot; the walk itself stays at the group's edge.
         shift = begin - slot
         here, sum_here, squares_here = _add_slots(
-            values, regime, full, mean, inverse_std, normalised, first % slots, first - begin, last - first + 1, row, part
+            values,
+            regime,
+            full,
+            mean,
+            inverse_std,
+            normalised,
+            first % slots,
+            first - begin,
+            last - first + 1,
+            row,
+            part,
         )
         for k in range(_MOMENTS):
             for c in range(row.size):
@@ -355,7 +403,6 @@ def feature_row(
             _merge_counts(part, np.float64(shift), snapshot)
         at = _write_moments(
             plan.asked,
-            window,
             fulls + here,
             positions + sum_here + shift * here,
             position_squares + squares_here + 2 * shift * sum_here + shift * shift * here,
@@ -379,7 +426,7 @@ def feature_row(
             at += n
         held = 0
         for c in range(n):
-            held = max(held, np.int64(snapshot[_PRESENT, c]))
+            held = max(held, int(snapshot[_PRESENT, c]))
 
     time = state.times[a, end]
     for e in range(plan.event_since.size):
@@ -393,11 +440,14 @@ def feature_row(
 
 @heapless_kernel
 def clean_row(plan: Plan, row: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> int:
-    """Copy a reading into the ring's column order, everything invalid as NaN. Returns the health bits MISSING 1, NOT_FINITE 2, OUT_OF_RANGE 4."""
+    """Copy a reading into the ring's column order, everything invalid as NaN.
+
+    Returns the health bits MISSING 1, NOT_FINITE 2, OUT_OF_RANGE 4.
+    """
     health = 0
     for c in range(row.size):
         x = row[plan.order[c]]
-        if x != x:
+        if x != x:  # noqa: PLR0124  NaN
             health |= 1
         elif np.isinf(x):
             health |= 2
@@ -462,5 +512,16 @@ def feature_rows(
     state.statics[0] = statics
     out = np.empty((times.size, plan.features), np.float32)
     status = np.empty(times.size, np.uint8)
-    _drive(plan, state, times, values, event_times, event_codes, scratch_for(plan), out, np.empty(values.shape[1], np.float32), status)
+    _drive(
+        plan,
+        state,
+        times,
+        values,
+        event_times,
+        event_codes,
+        scratch_for(plan),
+        out,
+        np.empty(values.shape[1], np.float32),
+        status,
+    )
     return out, status

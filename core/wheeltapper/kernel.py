@@ -11,19 +11,21 @@ import io
 import tokenize
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
+
+_njit = cast(Any, numba.njit)  # its options depend on each other in ways its types do not say
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
 # Strict IEEE order: a reassociated sum would give other bits in batch than in a stream.
-_OPTIONS: dict[str, object] = {"nogil": True, "cache": True, "fastmath": False, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": False, "error_model": "numpy"}
 
 
 def kernel(function: Function) -> Function:
     """Compile `function` for the CPU on its first call; its machine code is cached beside the source."""
-    return cast(Function, numba.njit(**_OPTIONS)(function))
+    return cast(Function, _njit(**_OPTIONS)(function))
 
 
 def heapless_kernel(function: Function) -> Function:
@@ -31,12 +33,12 @@ def heapless_kernel(function: Function) -> Function:
 
     Counting references to views took four fifths of the time of the window kernels.
     """
-    return cast(Function, numba.njit(_nrt=False, **_OPTIONS)(function))
+    return cast(Function, _njit(_nrt=False, **_OPTIONS)(function))
 
 
 def inline_kernel(function: Function) -> Function:
     """Like `kernel`, but always inlined into its callers, for scalar functions inside hot loops."""
-    return cast(Function, numba.njit(inline="always", **_OPTIONS)(function))
+    return cast(Function, _njit(inline="always", **_OPTIONS)(function))
 
 
 def source_digest(paths: Iterable[Path]) -> str:

@@ -91,7 +91,7 @@ class AlarmSpec:
 
     budget_per_asset_week: float = 0.5
     hold: int = 1
-    hysteresis: float = 0.8  # an alarm ends below hysteresis × threshold (failure, anomaly) or above threshold ÷ it (rul)
+    hysteresis: float = 0.8  # an alarm ends below hysteresis × threshold (rul: above threshold ÷ hysteresis)
     lead_us: int = 0  # a warning shorter than this before the failure came too late to count
 
 
@@ -200,7 +200,8 @@ def window_label(spec: ClassSpec, window: int) -> str:
 
 
 def duration_label(microseconds: int) -> str:
-    for unit, size in (("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1_000)):
+    hour = MICROSECONDS_PER_HOUR
+    for unit, size in (("d", 24 * hour), ("h", hour), ("min", hour // 60), ("s", 1_000_000), ("ms", 1_000)):
         if microseconds >= size and microseconds % size == 0:
             return f"{microseconds // size}{unit}"
     return f"{microseconds}us"

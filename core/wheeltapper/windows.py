@@ -43,7 +43,9 @@ class RowStatus(IntEnum):
 
 
 # Plain numbers for the kernels.
-_OK, _DUPLICATE, _SUPERSEDED, _TOO_LATE = (int(RowStatus[name]) for name in ("OK", "DUPLICATE", "SUPERSEDED", "TOO_LATE"))
+_OK, _DUPLICATE, _SUPERSEDED, _TOO_LATE = (
+    int(RowStatus[name]) for name in ("OK", "DUPLICATE", "SUPERSEDED", "TOO_LATE")
+)
 
 
 class Plan(NamedTuple):
@@ -55,7 +57,9 @@ class Plan(NamedTuple):
     skew_us: int
     windows: npt.NDArray[np.int64]  # slots, ascending
     asked: npt.NDArray[np.bool_]  # per STATISTICS
-    order: npt.NDArray[np.int64]  # column c of the ring is sensor order[c] of the class: those with features stand first
+    order: npt.NDArray[
+        np.int64
+    ]  # column c of the ring is sensor order[c] of the class: those with features stand first
     sensors: int  # how many have features
     minimum: npt.NDArray[np.float32]
     maximum: npt.NDArray[np.float32]
@@ -124,7 +128,7 @@ def compile_plan(spec: ClassSpec, regimes: Regimes) -> Plan:
 def allocate(plan: Plan, capacity: int) -> Windows:
     """Empty windows for `capacity` assets. Pages are touched only when an asset's row is reset for its first use."""
     sensors, groups = plan.minimum.size, plan.slots // GROUP
-    windows = Windows(
+    return Windows(
         values=np.empty((capacity, plan.slots, sensors), np.float32),
         times=np.empty((capacity, plan.slots), np.int64),
         regime=np.empty((capacity, plan.slots), np.uint8),
@@ -137,13 +141,14 @@ def allocate(plan: Plan, capacity: int) -> Windows:
         events=np.full((capacity, plan.event_since.size, EVENTS_KEPT), EMPTY, np.int64),
         statics=np.full((capacity, plan.statics), np.nan, np.float32),
     )
-    return windows
 
 
 def grow(windows: Windows, plan: Plan, capacity: int) -> Windows:
     """A larger copy; what was known stays at its row."""
     larger = allocate(plan, capacity)
-    for old, new in zip(windows, larger, strict=True):
+    before: list[npt.NDArray[np.generic]] = list(windows)
+    after: list[npt.NDArray[np.generic]] = list(larger)
+    for old, new in zip(before, after, strict=True):
         new[: len(old)] = old
     return larger
 
@@ -182,7 +187,7 @@ def regime_of(plan: Plan, row: npt.NDArray[np.float32]) -> int:
             distance += (x - plan.centroids[r, j]) * (x - plan.centroids[r, j])
         if distance < best:
             best, nearest = distance, r
-    return nearest
+    return int(nearest)
 
 
 @heapless_kernel
@@ -201,7 +206,7 @@ def add_slot(plan: Plan, windows: Windows, a: int, slot: int) -> None:
         windows.fullness[a, group] |= bit
     for c in range(row.size):
         x = (row[c] - mean[c]) * inverse_std[c] if normalised else row[c]
-        if x == x:
+        if x == x:  # noqa: PLR0124  not NaN
             value = np.float64(x)
             total[c] += value
             squares[c] += value * value
@@ -275,7 +280,9 @@ def place(plan: Plan, windows: Windows, a: int, time: int, row: npt.NDArray[np.f
 
 
 @heapless_kernel
-def _place_by_order(plan: Plan, windows: Windows, a: int, time: int, row: npt.NDArray[np.float32]) -> tuple[int, int, int]:
+def _place_by_order(
+    plan: Plan, windows: Windows, a: int, time: int, row: npt.NDArray[np.float32]
+) -> tuple[int, int, int]:
     """Cadence "reading": slots are the readings themselves in order of event time; a late one moves the later ones up.
 
     Slot numbers count from 0 and only their differences matter: no sum is kept per group, because the place of a group

@@ -1,0 +1,397 @@
+"""A pack over live windows: assets are opened once, blocks of readings go in, answers come out.
+
+The gRPC scorer and offline scoring are both thin shells around `LiveFleet`, which is why they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from wheeltapper import scoring
+from wheeltapper.alarms import off_level
+from wheeltapper.errors import Refused
+from wheeltapper.features import scratch_for
+from wheeltapper.pack import Pack, PackClass
+from wheeltapper.scoring import Assets, Columns, Heads, Work
+from wheeltapper.spec import TARGET_KINDS, ClassSpec, features_of
+from wheeltapper.windows import Plan, RowStatus, Windows, allocate, compile_plan, grow
+
+_FIRST_CAPACITY = 16
+_SPARE_REVISIONS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Answers of n rows, O outputs, F features.
+
+    rows int64 [n] state row, −1 unknown; times int64 [n] µs; status uint8 [n] (RowStatus); values float32 [n, O], NaN
+    where there is none; levels, alarms uint8 [n, O]; health uint8 [n] bits; features float32 [n, F] where asked for;
+    revisions: earlier readings scored anew because a late row changed their window.
+    """
+
+    rows: npt.NDArray[np.int64]
+    times: npt.NDArray[np.int64]
+    status: npt.NDArray[np.uint8]
+    values: npt.NDArray[np.float32]
+    levels: npt.NDArray[np.uint8]
+    alarms: npt.NDArray[np.uint8]
+    health: npt.NDArray[np.uint8]
+    features: npt.NDArray[np.float32] | None = None
+    revisions: Answers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventAnswers:
+    """status uint8 [n] of the events (TAKEN, FUTURE, UNKNOWN_HANDLE) and the readings they changed."""
+
+    status: npt.NDArray[np.uint8]
+    revisions: Answers | None
+
+
+@dataclass(slots=True)
+class _LiveClass:
+    """One asset class: what the kernels need, and which asset has which row."""
+
+    known: PackClass
+    plan: Plan
+    heads: Heads
+    windows: Windows
+    assets: Assets
+    work: Work
+    rows: dict[str, int] = field(default_factory=dict)
+    events: list[tuple[str, np.uint64]] = field(default_factory=list)  # "kind:code" → the event features it counts for
+
+
+class LiveFleet:
+    """Windows of every asset that was opened, and the pack that scores them. One owner: it is not thread-safe."""
+
+    def __init__(self, pack: Pack, release: int, capacity_max: int = 200_000) -> None:
+        self.pack = pack
+        self.release = release
+        self._capacity_max = capacity_max
+        self._classes = {one.name: _empty_class(pack, one) for one in pack.classes}
+
+    def class_names(self) -> list[str]:
+        return list(self._classes)
+
+    def spec(self, asset_class: str) -> ClassSpec:
+        return self._class(asset_class).known.spec
+
+    def outputs(self, asset_class: str) -> list[str]:
+        return [output.name for output in self._class(asset_class).known.outputs]
+
+    def features(self, asset_class: str) -> list[str]:
+        return [feature.name for feature in features_of(self.spec(asset_class))]
+
+    def open_assets(
+        self, asset_class: str, asset_ids: Sequence[str], statics: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.int64]:
+        """State rows of assets, int64 [n]; the same asset always has the same row, also after `swap`.
+
+        statics float32 [n, attributes in spec order], NaN = take the pack's. Raises KeyError for an unknown class and
+        Refused where more assets than `capacity_max` would be held.
+        """
+        live = self._class(asset_class)
+        fresh = [name for name in dict.fromkeys(asset_ids) if name not in live.rows]
+        held = sum(len(one.rows) for one in self._classes.values())
+        if held + len(fresh) > self._capacity_max:
+            raise Refused(
+                f"expected at most {self._capacity_max:,} assets in this scorer, found {held + len(fresh):,}",
+                "raise its limit, or spread the fleet over more scorers",
+            )
+        self._reserve(live, len(live.rows) + len(fresh))
+        for name in fresh:
+            live.rows[name] = len(live.rows)
+            self._seat(live, name)
+        rows = np.array([live.rows[name] for name in asset_ids], np.int64)
+        if statics is not None and statics.size:
+            given = ~np.isnan(statics)
+            live.windows.statics[rows] = np.where(given, statics, live.windows.statics[rows])
+        return rows
+
+    def levels(self, asset_class: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """The best level that answers for each row, uint8 [n]."""
+        live = self._class(asset_class)
+        heads = live.assets.heads[rows]
+        levels = np.where(heads >= 0, np.append(live.heads.level, np.uint8(0))[heads], np.uint8(0))
+        return np.asarray(levels.max(axis=1, initial=0), np.uint8)
+
+    def event_code(self, asset_class: str, name: str) -> int:
+        """The number of an event "kind:code" for `take_events`; −1 where this class has no use for it."""
+        live = self._class(asset_class)
+        for number, (known, _) in enumerate(live.events):
+            if known == name:
+                return number
+        bits = _event_bits(live.known.spec, name)
+        if not bits:
+            return -1
+        live.events.append((name, np.uint64(bits)))
+        return len(live.events) - 1
+
+    def score(
+        self,
+        asset_class: str,
+        rows: npt.NDArray[np.int64],
+        times: npt.NDArray[np.int64],
+        values: npt.NDArray[np.float32],
+        now_us: int,
+        historical: bool = False,
+        want_features: bool = False,
+    ) -> Answers:
+        """Answer a block. rows int64 [n] from `open_assets`, −1 = unknown; values float32 [n, sensors], NaN = missing.
+
+        `historical` rows are scored and raise no alarm.
+        """
+        live = self._class(asset_class)
+        n = len(rows)
+        out = _columns(live, n, want_features)
+        order = _by_asset_and_time(rows, times)
+        revisions: list[Columns] = []
+        start = 0
+        while start < n:
+            revised = _columns(live, n + live.plan.lateness + _SPARE_REVISIONS, want_features)
+            start, count = scoring.score_block(
+                live.plan, live.windows, live.heads, live.assets, live.work,
+                order, start, rows, times, values, now_us, historical, out, revised,
+            )  # fmt: skip
+            revisions.append(_first(revised, count))
+        return _answers(out, revisions, want_features)
+
+    def take_events(
+        self,
+        asset_class: str,
+        rows: npt.NDArray[np.int64],
+        times: npt.NDArray[np.int64],
+        codes: npt.NDArray[np.int64],
+        now_us: int,
+        want_features: bool = False,
+    ) -> EventAnswers:
+        """Remember events; codes int64 [n] from `event_code`."""
+        live = self._class(asset_class)
+        bits = np.array([bits for _, bits in live.events] + [0], np.uint64)[codes]
+        status = np.empty(len(rows), np.uint8)
+        order = _by_asset_and_time(rows, times)
+        revisions: list[Columns] = []
+        start = 0
+        while start < len(rows):
+            revised = _columns(live, live.plan.lateness + _SPARE_REVISIONS, want_features)
+            start, count = scoring.take_events(
+                live.plan, live.windows, live.heads, live.assets, live.work,
+                order, start, rows, times, bits, now_us, status, revised,
+            )  # fmt: skip
+            revisions.append(_first(revised, count))
+        return EventAnswers(status, _joined(revisions, want_features))
+
+    def swap(self, pack: Pack, release: int) -> None:
+        """Serve another pack from the next block on. Windows stay; where a class changed they are placed anew.
+
+        Raises Refused where the pack lacks a class of which assets are open; the old pack then serves on.
+        """
+        wanted = {one.name for one in pack.classes}
+        lost = [name for name, live in self._classes.items() if live.rows and name not in wanted]
+        if lost:
+            raise Refused(
+                f"expected a pack with the classes that are being scored, found none for {lost}",
+                "publish a pack that has them, or close their streams first",
+            )
+        old_classes = self._classes
+        fresh = {one.name: _empty_class(pack, one) for one in pack.classes}
+        for name, live in fresh.items():
+            if name in old_classes:
+                _carry(old_classes[name], live)
+        self.pack, self.release, self._classes = pack, release, fresh
+        for live in fresh.values():
+            for asset_id in live.rows:
+                self._seat(live, asset_id)
+
+    def warm(self) -> None:
+        """Compile every kernel the block path needs, on windows of its own."""
+        for name in self._classes:
+            trial = LiveFleet(self.pack, self.release)
+            rows = trial.open_assets(name, ["warm"])
+            sensors = len(trial.spec(name).sensors)
+            for time in (10**15, 10**15 + 1, 10**15 + 1):
+                trial.score(name, rows, np.array([time]), np.zeros((1, sensors), np.float32), 2 * 10**15)
+            trial.take_events(name, rows, np.array([10**15]), np.array([-1]), 2 * 10**15)
+
+    def _class(self, name: str) -> _LiveClass:
+        try:
+            return self._classes[name]
+        except KeyError:
+            raise KeyError(f"asset class {name!r} is not one of {sorted(self._classes)}") from None
+
+    def _reserve(self, live: _LiveClass, count: int) -> None:
+        capacity = len(live.windows.newest)
+        if count <= capacity:
+            return
+        larger = max(count, min(2 * capacity, self._capacity_max))
+        live.windows = grow(live.windows, live.plan, larger)
+        assets = _empty_assets(live.known, larger)
+        assets.heads[:capacity], assets.alarm[:capacity], assets.run[:capacity] = live.assets
+        live.assets = assets
+
+    def _seat(self, live: _LiveClass, asset_id: str) -> None:
+        """Look an asset up in the pack: the heads that answer for it and its attributes."""
+        row = live.rows[asset_id]
+        found = self.pack.asset_index(asset_id)
+        if found >= 0 and self.pack.asset_class[found] == live.known.index:
+            live.assets.heads[row] = self.pack.asset_heads[found, : live.known.slots]
+            statics = self.pack.asset_statics[found, : live.plan.statics]
+            live.windows.statics[row] = np.where(np.isnan(statics), live.windows.statics[row], statics)
+        else:
+            live.assets.heads[row] = live.known.heads
+
+
+def _empty_class(pack: Pack, known: PackClass) -> _LiveClass:
+    plan = compile_plan(known.spec, known.regimes)
+    width = plan.features
+    work = Work(
+        scratch_for(plan),
+        np.empty(plan.minimum.size, np.float32),
+        np.empty(width, np.float32),
+        np.empty(2 * width + 1, np.float32),
+        np.empty(max(known.slots, 1), np.float32),
+    )
+    assets = _empty_assets(known, _FIRST_CAPACITY)
+    return _LiveClass(known, plan, _heads(pack, known), allocate(plan, _FIRST_CAPACITY), assets, work)
+
+
+def _empty_assets(known: PackClass, capacity: int) -> Assets:
+    outputs = len(known.outputs)
+    return Assets(
+        np.full((capacity, known.slots), -1, np.int32),
+        np.zeros((capacity, outputs), np.uint8),
+        np.zeros((capacity, outputs), np.int64),
+    )
+
+
+def _heads(pack: Pack, known: PackClass) -> Heads:
+    spec, outputs = known.spec, known.outputs
+    features = features_of(spec)
+    last = {feature.source: feature.index for feature in features if feature.statistic == "last"}
+    actual = np.zeros(known.slots, np.int64)
+    for output, target in zip(outputs, spec.targets, strict=True):
+        for slot, sensor in zip(range(output.begin, output.end), target.sensors, strict=False):
+            actual[slot] = last[sensor]
+    thresholds = [np.nan if o.threshold is None else o.threshold for o in outputs]
+    offs = [off_level(t, o.hysteresis, o.kind == "rul") for t, o in zip(thresholds, outputs, strict=True)]
+    return Heads(
+        kind=np.array([TARGET_KINDS.index(o.kind) for o in outputs], np.uint8),
+        slots=np.array([[o.begin, o.end] for o in outputs], np.int64).reshape(-1, 2),
+        cap=np.array([o.cap for o in outputs], np.float64),
+        threshold=np.array(thresholds, np.float32),
+        off=np.array(offs, np.float32),
+        hold=np.array([o.hold for o in outputs], np.int64),
+        actual=actual,
+        moves=_moving(known),
+        level=pack.head_level,
+        scale=pack.head_scale,
+        knots_of=pack.head_knots,
+        knots=pack.knots,
+        forest=pack.forest,
+    )
+
+
+def _moving(known: PackClass) -> npt.NDArray[np.bool_]:
+    """Sensors that in training practically never stood still over the longest window: for them stillness is a fault."""
+    spec = known.spec
+    sensors = [s.name for s in spec.sensors if s.feature]
+    longest = spec.windows[-1] if spec.windows else 0
+    moves = np.zeros(len(sensors), np.bool_)
+    for feature in features_of(spec):
+        if feature.window == longest and feature.statistic in ("range", "std"):
+            # The second of 17 quantiles: 94 % of the training windows moved more than this.
+            moves[sensors.index(feature.source)] = known.sketch[feature.index, 1] > 0
+    return moves
+
+
+def _carry(old: _LiveClass, new: _LiveClass) -> None:
+    """Take over assets, windows, events, attributes and open alarms from the class as it was."""
+    new.rows = old.rows
+    capacity = len(old.windows.newest)
+    if _same_ring(old, new):
+        new.windows = old.windows
+    else:
+        new.windows = allocate(new.plan, capacity)
+        new_names, old_names = _ring_names(new), _ring_names(old)
+        column = np.array([old_names.index(s) if s in old_names else -1 for s in new_names], np.int64)
+        old_events, events = _event_names(old.known.spec), _event_names(new.known.spec)
+        event = np.array([old_events.index(e) if e in old_events else -1 for e in events], np.int64)
+        scoring.carry_windows(old.plan, old.windows, new.plan, new.windows, len(old.rows), column, event, new.work.row)
+        for x, attribute in enumerate(new.known.spec.statics):
+            if attribute in old.known.spec.statics:
+                new.windows.statics[:, x] = old.windows.statics[:, old.known.spec.statics.index(attribute)]
+    new.assets = _empty_assets(new.known, capacity)
+    before = [o.name for o in old.known.outputs]
+    for o, output in enumerate(new.known.outputs):
+        if output.name in before:
+            new.assets.alarm[:, o] = old.assets.alarm[:, before.index(output.name)]
+            new.assets.run[:, o] = old.assets.run[:, before.index(output.name)]
+    for name, _ in old.events:
+        new.events.append((name, np.uint64(_event_bits(new.known.spec, name))))
+
+
+# What a ring's bytes depend on; windows and statistics are only read from it.
+_RING_FIELDS = ("cadence_us", "slots", "minimum", "maximum", "centroids", "regime_scale", "mean", "inverse_std")
+
+
+def _same_ring(old: _LiveClass, new: _LiveClass) -> bool:
+    """Whether windows laid out for one class serve the other as they are."""
+    names = [(_ring_names(one), _event_names(one.known.spec), one.known.spec.statics) for one in (old, new)]
+    return names[0] == names[1] and all(
+        np.array_equal(getattr(old.plan, name), getattr(new.plan, name)) for name in _RING_FIELDS
+    )
+
+
+def _ring_names(live: _LiveClass) -> list[str]:
+    return [live.known.spec.sensors[i].name for i in live.plan.order]
+
+
+def _event_names(spec: ClassSpec) -> list[tuple[str, str]]:
+    return [(event.kind, event.code) for event in spec.events]
+
+
+def _event_bits(spec: ClassSpec, name: str) -> int:
+    kind, _, code = name.partition(":")
+    return sum(1 << e for e, event in enumerate(spec.events) if event.kind == kind and event.code in ("*", code))
+
+
+def _by_asset_and_time(rows: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.lexsort((times, rows)) if len(rows) > 1 else np.zeros(len(rows), np.int64)
+
+
+def _columns(live: _LiveClass, n: int, want_features: bool) -> Columns:
+    outputs = len(live.known.outputs)
+    return Columns(
+        np.empty(n, np.int64),
+        np.empty(n, np.int64),
+        np.empty(n, np.uint8),
+        np.empty((n, outputs), np.float32),
+        np.empty((n, outputs), np.uint8),
+        np.empty((n, outputs), np.uint8),
+        np.empty(n, np.uint8),
+        np.empty((n if want_features else 0, live.plan.features), np.float32),
+    )
+
+
+def _first(columns: Columns, count: int) -> Columns:
+    return Columns._make(column[:count] for column in columns)
+
+
+def _joined(parts: list[Columns], want_features: bool) -> Answers | None:
+    if not any(len(part.rows) for part in parts):
+        return None
+    whole = parts[0] if len(parts) == 1 else Columns._make(np.concatenate(same) for same in zip(*parts, strict=True))
+    return _answers(whole, [], want_features)
+
+
+def _answers(columns: Columns, revisions: list[Columns], want_features: bool) -> Answers:
+    features = columns.features if want_features else None
+    return Answers(*columns[:-1], features=features, revisions=_joined(revisions, want_features))
+
+
+__all__ = ["Answers", "EventAnswers", "LiveFleet", "RowStatus"]
