@@ -1,0 +1,271 @@
+"""`wheeltapper release …`: look at the releases of a registry, move stages, check everything."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wheeltapper_command.errors import Exit
+from wheeltapper_command.progress import Progress
+from wheeltapper_command.table import table
+from wheeltapper_command.verb import Outcome, Verb
+
+if TYPE_CHECKING:
+    from wheeltapper.chain import Entry
+    from wheeltapper.registry import Registry, Release
+
+_SHA256_SHOWN = 12
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    words = parser.add_subparsers(metavar="WORD", required=True, dest="word")
+
+    def word(name: str, summary: str, run: Callable[[argparse.Namespace], Outcome]) -> argparse.ArgumentParser:
+        own = words.add_parser(name, help=summary, description=summary)
+        own.set_defaults(release_word=run)
+        if name != "keygen":
+            own.add_argument("--registry", type=Path, required=True, metavar="DIR", help="the registry folder")
+        return own
+
+    word("list", "every release and where it stands", _list)
+
+    show = word("show", "one release: its gates and everything that happened to it", _show)
+    show.add_argument("release", metavar="RELEASE", help="a number, or a stage")
+
+    diff = word("diff", "what changed from one release to another", _diff)
+    diff.add_argument("before", metavar="BEFORE", help="a number, or a stage")
+    diff.add_argument("after", metavar="AFTER", help="a number, or a stage")
+
+    promote = word("promote", "move a stage to a release", _promote)
+    promote.add_argument("release", metavar="RELEASE", help="a number, or the stage that holds it")
+    promote.add_argument("--to", required=True, metavar="STAGE", help="candidate, qa or production")
+    promote.add_argument("--override", default="", metavar="REASON", help="pass over a failed gate or a skipped stage")
+    _mover(promote)
+
+    rollback = word("rollback", "move a stage back to what it held before", _rollback)
+    rollback.add_argument("--stage", default="production", help="default: production")
+    rollback.add_argument("--to", type=int, default=None, metavar="RELEASE", help="default: the one held before")
+    _mover(rollback)
+
+    verify = word("verify", "check the whole chain, every signature, pack and pointer", _verify)
+    verify.add_argument(
+        "--trusted-key", action="append", default=[], type=Path, metavar="FILE", help="a public key; again for more"
+    )
+    verify.add_argument("--repair", action="store_true", help="first write the stage pointers again from the chain")
+
+    keygen = word("keygen", "a new key pair for signing releases", _keygen)
+    keygen.add_argument("folder", type=Path, metavar="DIR", help="where to write the two files")
+
+
+def _mover(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--why", required=True, metavar="TEXT", help="the reason, for the audit log")
+    parser.add_argument("--by", default="", metavar="NAME", help="who decides; default: the login name")
+    parser.add_argument("--key", type=Path, default=None, metavar="FILE", help="the private key to sign with")
+    parser.add_argument(
+        "--expect", type=int, default=None, metavar="RELEASE", help="refuse unless the stage holds this one"
+    )
+
+
+def _run(options: argparse.Namespace, _progress: Progress) -> Outcome:
+    run: Callable[[argparse.Namespace], Outcome] = options.release_word
+    return run(options)
+
+
+def _list(options: argparse.Namespace) -> Outcome:
+    registry = _registry(options)
+    entries = registry.history()
+    stages = registry.stages()
+    releases = [_summary(registry, entry) for entry in entries if entry.action == "publish"]
+    result = {
+        "registry": str(options.registry),
+        "stages": {stage: {"release": state.release, "entry": state.entry} for stage, state in stages.items()},
+        "releases": releases,
+        "entries": [dict(entry.document) for entry in entries],
+    }
+    rows = [
+        [
+            r["release"],
+            ", ".join(r["stages"]),
+            r["when"],
+            r["who"],
+            _gates_in_words(r["gates"]),
+            r["pack"][:_SHA256_SHOWN],
+            r["why"],
+        ]
+        for r in releases
+    ]
+    return Outcome(result, table(["release", "stages", "published", "by", "gates", "pack", "why"], rows))
+
+
+def _show(options: argparse.Namespace) -> Outcome:
+    registry = _registry(options)
+    release = _find(registry, options.release)
+    about = [dict(entry.document) for entry in registry.history() if entry.release == release.number]
+    result = {**_summary(registry, release.entry), "pack_path": str(release.pack_path), "entries": about}
+    lines = [
+        f"release {release.number} · stages: {', '.join(result['stages']) or 'none'}",
+        f"pack {release.sha256}",
+        f"published {result['when']} by {result['who']}: {result['why']}",
+    ]
+    if result["gates"]:
+        rows = [[g["output"], g["metric"], _number(g.get("found")), _bounds(g), _passed(g)] for g in result["gates"]]
+        lines += ["", table(["output", "metric", "found", "bound", "gate"], rows)]
+    moves = [[e["number"], e["when"], e["action"], e["stage"] or "", _move(e), e["who"], _reason(e)] for e in about]
+    lines += ["", table(["entry", "when", "action", "stage", "from → to", "by", "why"], moves)]
+    return Outcome(result, "\n".join(lines))
+
+
+def _diff(options: argparse.Namespace) -> Outcome:
+    from wheeltapper.inspect import describe  # noqa: PLC0415  a verb imports what it needs when it runs
+    from wheeltapper.pack import open_pack  # noqa: PLC0415
+    from wheeltapper.release_diff import difference, difference_text  # noqa: PLC0415
+
+    registry = _registry(options)
+    before, after = _find(registry, options.before), _find(registry, options.after)
+    for release in (before, after):
+        registry.check_pack(release)
+    found = difference(describe(open_pack(before.pack_path)), describe(open_pack(after.pack_path)))
+    result = {"before": before.number, "after": after.number, **found}
+    return Outcome(result, difference_text(found, f"release {before.number}", f"release {after.number}"))
+
+
+def _promote(options: argparse.Namespace) -> Outcome:
+    from wheeltapper.registry import AS_SEEN  # noqa: PLC0415  a verb imports what it needs when it runs
+
+    registry = _registry(options)
+    release = _find(registry, options.release)
+    expect = AS_SEEN if options.expect is None else options.expect
+    entries_before = len(registry.history())
+    moved = registry.promote(
+        release.number, options.to, who=_who(options), why=options.why, override=options.override, expect=expect
+    )
+    if moved.moved_by.number <= entries_before:
+        return Outcome(_moved(moved), f"{options.to} holds release {moved.number} already")
+    return Outcome(_moved(moved), _moved_text(moved))
+
+
+def _rollback(options: argparse.Namespace) -> Outcome:
+    from wheeltapper.registry import AS_SEEN  # noqa: PLC0415  a verb imports what it needs when it runs
+
+    expect = AS_SEEN if options.expect is None else options.expect
+    moved = _registry(options).rollback(options.stage, who=_who(options), why=options.why, to=options.to, expect=expect)
+    return Outcome(_moved(moved), _moved_text(moved))
+
+
+def _verify(options: argparse.Namespace) -> Outcome:
+    from wheeltapper.registry import Registry  # noqa: PLC0415  a verb imports what it needs when it runs
+    from wheeltapper.signing import TrustedKeys  # noqa: PLC0415
+
+    trusted = TrustedKeys.from_files(options.trusted_key) if options.trusted_key else None
+    registry = Registry(options.registry, trusted=trusted)
+    if options.repair:
+        registry.repair()
+    found = registry.verify()
+    result = {
+        "holds": not found.findings,
+        "entries": found.entries,
+        "signed": found.signed,
+        "packs": found.packs,
+        "stages": found.stages,
+        "findings": found.findings,
+    }
+    counts = f"{found.entries} entries ({found.signed} signed), {found.packs} packs"
+    if not found.findings:
+        return Outcome(result, f"the registry holds: {counts}")
+    text = "\n".join([f"the registry does not hold: {counts}", *(f"  {line}" for line in found.findings)])
+    return Outcome(result, text, Exit.REFUSED)
+
+
+def _keygen(options: argparse.Namespace) -> Outcome:
+    from wheeltapper.signing import generate_keys  # noqa: PLC0415  a verb imports what it needs when it runs
+
+    private, public, key_id = generate_keys(options.folder)
+    result = {"private": str(private), "public": str(public), "key": key_id}
+    text = f"key {key_id}\n  private (keep it secret): {private}\n  public (give it to whoever verifies): {public}"
+    return Outcome(result, text)
+
+
+def _registry(options: argparse.Namespace) -> Registry:
+    from wheeltapper.registry import Registry  # noqa: PLC0415  a verb imports what it needs when it runs
+    from wheeltapper.signing import Signer  # noqa: PLC0415
+
+    key = getattr(options, "key", None)
+    return Registry(options.registry, signer=Signer.from_file(key) if key else None)
+
+
+def _find(registry: Registry, word: str) -> Release:
+    """A release by its number or by the stage that holds it."""
+    return registry.release(int(word)) if word.isdecimal() else registry.resolve(word)
+
+
+def _who(options: argparse.Namespace) -> str:
+    from wheeltapper.errors import UsageError  # noqa: PLC0415  a verb imports what it needs when it runs
+
+    if options.by:
+        return str(options.by)
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        raise UsageError("expected to find a login name, found none", "say who decides with --by NAME") from None
+
+
+def _summary(registry: Registry, entry: Entry) -> dict[str, Any]:
+    """A release in JSON: what it is and where it stands."""
+    document = entry.document
+    held_by = [stage for stage, state in registry.stages().items() if state.release == entry.number]
+    keys = ("when", "who", "why", "pack", "gates", "details", "key")
+    return {"release": entry.number, "stages": held_by, **{key: document[key] for key in keys}}
+
+
+def _moved(release: Release) -> dict[str, Any]:
+    document = release.moved_by.document
+    keys = ("stage", "from", "to", "who", "when", "why", "override", "key")
+    return {"release": release.number, "entry": release.moved_by.number, "pack": release.sha256} | {
+        key: document[key] for key in keys
+    }
+
+
+def _moved_text(release: Release) -> str:
+    document = release.moved_by.document
+    return f"{document['stage']}: {_move(document)} (entry {release.moved_by.number}, by {document['who']})"
+
+
+def _move(document: Any) -> str:
+    if document["stage"] is None:
+        return ""
+    before = "nothing" if document["from"] is None else f"release {document['from']}"
+    return f"{before} → release {document['to']}"
+
+
+def _reason(document: Any) -> str:
+    return f"{document['why']} (override: {document['override']})" if document["override"] else str(document["why"])
+
+
+def _gates_in_words(gates: list[dict[str, Any]]) -> str:
+    failed = sum(not gate["passed"] for gate in gates)
+    return "none" if not gates else f"{failed} of {len(gates)} failed" if failed else f"{len(gates)} passed"
+
+
+def _bounds(gate: dict[str, Any]) -> str:
+    words = (("at_most", "≤"), ("at_least", "≥"))
+    return " and ".join(f"{sign} {_number(gate[key])}" for key, sign in words if gate.get(key) is not None)
+
+
+def _passed(gate: dict[str, Any]) -> str:
+    return "passed" if gate["passed"] else "failed"
+
+
+def _number(value: Any) -> str:
+    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+release = Verb(
+    name="release",
+    summary="look at the releases of a registry, promote, roll back, verify",
+    example="wheeltapper release promote 7 --to production --registry registry --why 'two quiet weeks in qa'",
+    arguments=_arguments,
+    run=_run,
+)
