@@ -19,7 +19,6 @@ NODE = np.dtype([("value", "<f4"), ("feature", "<u2"), ("left", "<u2")])
 NODES_MAX = 65_535  # of one tree: `left` has 16 bits, and the right child is left + 1
 FEATURES_MAX = 32_767  # `feature` points into 2 F + 1 values
 DEPTH_MAX = 255
-CHAIN_MAX = 4  # heads from fleet to asset: one per level
 
 Array = TypeVar("Array", bound=NDArray[Any])
 
@@ -139,7 +138,8 @@ def _read_only(array: Array) -> Array:
 def margins(forest: Forest, heads: NDArray[np.int32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Margin of head heads[i] for row i. heads: int32[n], rows: float32[n, F], NaN where missing; float32[n].
 
-    A head of -1 gives NaN. Raises ValueError where a head is not in the forest: kernels do not check.
+    A head of -1 gives NaN. Raises ValueError where a head is not in the forest or was made for another number of
+    features: kernels do not check.
     """
     heads = np.ascontiguousarray(heads, np.int32)
     rows = np.ascontiguousarray(rows, np.float32)
@@ -149,9 +149,22 @@ def margins(forest: Forest, heads: NDArray[np.int32], rows: NDArray[np.float32])
         raise ValueError(
             f"expected heads from -1 to {len(forest.head_parent) - 1}, found {heads.min()} to {heads.max()}"
         )
+    _check_width(forest, heads, rows.shape[1])
     out = np.empty(len(heads), np.float32)
     margins_into(forest, heads, rows, out)
     return out
+
+
+def _check_width(forest: Forest, heads: NDArray[np.int32], features: int) -> None:
+    """Raise ValueError unless the heads and those they continue were made for this many features."""
+    while heads.size:
+        heads = np.unique(heads[heads >= 0])
+        first, end = forest.head_trees[heads].T
+        # The last node of a tree is a leaf, and a leaf's feature is 2 F.
+        found = forest.nodes["feature"][forest.tree_begin[end[end > first]] - 1]
+        if (found != 2 * features).any():
+            raise ValueError(f"expected rows of {found.max() // 2} features, found {features}")
+        heads = forest.head_parent[heads]
 
 
 @kernel

@@ -72,7 +72,7 @@ class Model:
 
     def added_trees(self) -> Trees:
         """Its own trees, without its parent's, over all `feature_count` features."""
-        return _trees(self.booster, self.feature_count, self.columns)
+        return trees_of(self.booster, self.feature_count, self.columns)
 
     def trees(self) -> Trees:
         """Every tree from the first base on, in the order of addition."""
@@ -198,6 +198,36 @@ def require_device(device: str) -> None:
         )
 
 
+def trees_of(booster: Any, feature_count: int, columns: tuple[int, ...] | None = None) -> Trees:
+    """The trees of an XGBoost booster, laid out for a forest of `feature_count` features.
+
+    `columns`: which of them the booster was shown, None for all. Raises Refused for categorical splits.
+    """
+    model = read_ubjson(bytes(booster.save_raw("ubj")))["learner"]["gradient_booster"]["model"]
+    trees = model["trees"]
+    if not trees:
+        return no_trees()
+    if any(np.any(tree["split_type"]) for tree in trees):
+        raise Refused("expected numeric splits only, found a categorical split", hint="encode categories as numbers")
+
+    def column(name: str, kind: type) -> NDArray[Any]:
+        return np.concatenate([tree[name] for tree in trees]).astype(kind)
+
+    feature = column("split_indices", np.int32)
+    left = column("left_children", np.int32)
+    if columns is not None:
+        feature = np.asarray(columns, np.int32)[feature]
+    return plant(
+        np.concatenate([[0], np.cumsum([len(tree["left_children"]) for tree in trees])]).astype(np.int64),
+        left,
+        column("right_children", np.int32),
+        feature,
+        column("split_conditions", np.float32),
+        column("default_left", np.bool_),
+        feature_count,
+    )
+
+
 def _parameters(spec: ModelSpec, objective: str, seed: int) -> dict[str, Any]:
     return {
         "objective": OBJECTIVES[objective],
@@ -240,33 +270,6 @@ def _shown(features: NDArray[np.float32], count: int, columns: tuple[int, ...] |
     if features.ndim != 2 or features.shape[1] != count:
         raise ValueError(f"expected rows of {count} features, found {features.shape}")
     return np.ascontiguousarray(features if columns is None else features[:, columns], np.float32)
-
-
-def _trees(booster: Any, feature_count: int, columns: tuple[int, ...] | None) -> Trees:
-    """Parse the trees of a booster into the layout of the pack."""
-    model = read_ubjson(bytes(booster.save_raw("ubj")))["learner"]["gradient_booster"]["model"]
-    trees = model["trees"]
-    if not trees:
-        return no_trees()
-    if any(np.any(tree["split_type"]) for tree in trees):
-        raise Refused("expected numeric splits only, found a categorical split", hint="encode categories as numbers")
-
-    def column(name: str, kind: type) -> NDArray[Any]:
-        return np.concatenate([tree[name] for tree in trees]).astype(kind)
-
-    feature = column("split_indices", np.int32)
-    left = column("left_children", np.int32)
-    if columns is not None:
-        feature = np.asarray(columns, np.int32)[feature]
-    return plant(
-        np.concatenate([[0], np.cumsum([len(tree["left_children"]) for tree in trees])]).astype(np.int64),
-        left,
-        column("right_children", np.int32),
-        feature,
-        column("split_conditions", np.float32),
-        column("default_left", np.bool_),
-        feature_count,
-    )
 
 
 def _generic(booster: Any) -> dict[str, Any]:
