@@ -31,7 +31,8 @@ def read_plain(source: Path) -> Imported:
     """One file of readings or a folder of them, in any order. A column left empty by a whole class is not its sensor.
 
     The class of an asset stands in assets.csv or in a column asset_class of its readings, else it is "machine". The
-    fleet it comes with is a start: windows and horizons follow the usual distance between readings.
+    fleet it comes with is a start: windows and horizons follow the usual distance between readings, and a class of
+    which nothing can be predicted (no failures, one sensor) is left out of it.
     """
     folder = source.parent if source.is_file() else source
     paths = [source] if source.is_file() else sorted(p for p in source.rglob("*.csv") if p.name not in _BESIDE)
@@ -51,6 +52,10 @@ def read_plain(source: Path) -> Imported:
     readings = [_joined(assets[asset_id], pieces[asset_id], sensors) for asset_id in sorted(assets)]
     events = _events(folder / "events.csv", assets)
     classes = [_starter(name, columns, readings, events) for name, columns in sensors.items() if columns]
+    classes = [spec for spec in classes if spec.targets]
+    if not classes:
+        wrong = f"{source}: nothing can be predicted: no failures, and no class with two sensors"
+        raise HistoryError(wrong, "add failures in events.csv, or a second sensor")
     return Imported(starter_fleet(_fleet_name(folder), classes), sensors, readings, events)
 
 
