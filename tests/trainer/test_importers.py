@@ -274,7 +274,7 @@ EVENTS = "asset_id,time,kind,code\n"
         ({"readings.csv": READINGS + ",a,1\n"}, r"readings\.csv, row 4: asset_id or time is empty"),
         ({"readings.csv": READINGS.replace("x", "oil temp °C")}, "a column 'oil temp °C'"),
         ({"readings.csv": READINGS, "events.csv": EVENTS + "b,2024-01-01,error,e\n"}, r"events\.csv, row 2: asset 'b'"),
-        ({"readings.csv": READINGS, "events.csv": EVENTS + "a,2024-01-01,oops,e\n"}, r"events\.csv, row 2: kind must be"),
+        ({"readings.csv": READINGS, "events.csv": EVENTS + "a,2024-01-01,oops,e\n"}, r"events\.csv, row 2: kind must"),
         ({"readings.csv": READINGS, "events.csv": "asset_id,time,kind\n"}, r"events\.csv has no column 'code'"),
         ({"readings.csv": READINGS, "assets.csv": "asset_id\na\na\n"}, r"assets\.csv, row 3: asset 'a' a second time"),
         ({"readings.csv": READINGS}, "nothing can be predicted"),
