@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,8 @@ LIFE_AT_END = "rul_at_end"  # an attribute of test sets that disclose the life l
 class AssetRows:
     """The scored rows of one asset, ascending in time; O is the number of outputs.
 
-    times int64[n] µs; features float32[n, F]; labels float32[n, O], NaN unknown; parts uint8[n, O];
+    times int64[n] µs; features float32[n, F]; labels float32[n, O], NaN unknown, and raw_labels, where rul has
+    no cap; parts uint8[n, O];
     statics float32[attributes]; failure_times int64[k] µs and failure_codes [k], of the whole history.
     """
 
@@ -34,6 +35,7 @@ class AssetRows:
     times: npt.NDArray[np.int64]
     features: npt.NDArray[np.float32]
     labels: npt.NDArray[np.float32]
+    raw_labels: npt.NDArray[np.float32]
     parts: npt.NDArray[np.uint8]
     statics: npt.NDArray[np.float32]
     failure_times: npt.NDArray[np.int64]
@@ -124,12 +126,15 @@ def asset_rows(
     split = job.split(spec.name)
     life_at_end = float(asset.attributes.get(LIFE_AT_END, float("nan")))
     columns = [label_column(spec, target, times, events, codes, life_at_end) for target in spec.targets]
+    uncapped = [replace(target, cap=0.0) if target.kind == "rul" else target for target in spec.targets]
+    raw = [label_column(spec, target, times, events, codes, life_at_end) for target in uncapped]
     parts = [parts_of(spec, split, target, asset.asset_id, times) for target in spec.targets]
     return AssetRows(
         asset.asset_id,
         times,
         features[kept],
         np.column_stack(columns),
+        np.column_stack(raw),
         np.column_stack(parts),
         statics,
         events.times[events.kinds == "failure"],

@@ -24,7 +24,7 @@ class OwnHeads:
     """What training one asset left: kept heads, why others were not, and the scores of its later rows.
 
     reasons uint8[S] (Why); tried bool[S]; losses float32[S, 2], mean validation loss of class and own head; rows: times
-    int64[m], labels, values, class_values, own_values float32[m, O], parts and levels uint8[m, O].
+    int64[m], labels, raw_labels, values, class_values, own_values float32[m, O], parts and levels uint8[m, O].
     """
 
     asset_id: str
@@ -77,6 +77,7 @@ def train_asset(job: TrainJob, spec: ClassSpec, heads: Sequence[Head | None], as
     done.rows = {
         "times": asset.times[later],
         "labels": asset.labels[later],
+        "raw_labels": asset.raw_labels[later],
         "parts": asset.parts[later],
         "values": _outputs(spec, slots, answer),
         "class_values": _outputs(spec, slots, of_class),

@@ -11,14 +11,14 @@ import numpy.typing as npt
 
 from wheeltapper_trainer.job import UNUSED, Chunk, TrainJob, load_arrays
 
-ROW_COLUMNS = ("times", "labels", "parts", "levels", "values", "class_values", "own_values")
+ROW_COLUMNS = ("times", "labels", "raw_labels", "parts", "levels", "values", "class_values", "own_values")
 
 
 @dataclass(frozen=True, slots=True)
 class ClassScores:
     """Assets in the order of their ids; the rows of asset a are begin[a]:begin[a+1], ascending in time.
 
-    times int64[n] µs; labels float32[n, O]; parts, levels uint8[n, O]; values by the head that answers, class_values by
+    times int64[n] µs; labels and raw_labels (rul without cap) float32[n, O]; parts, levels uint8[n, O]; values by the head that answers, class_values by
     the class alone, own_values by own heads wherever one was tried: float32[n, O]. Failures of asset a:
     failure_begin[a]:failure_begin[a+1]. reasons uint8[A, S], tried bool[A, S], losses float32[A, S, 2].
     """
@@ -27,6 +27,7 @@ class ClassScores:
     begin: npt.NDArray[np.int64]
     times: npt.NDArray[np.int64]
     labels: npt.NDArray[np.float32]
+    raw_labels: npt.NDArray[np.float32]
     parts: npt.NDArray[np.uint8]
     levels: npt.NDArray[np.uint8]
     values: npt.NDArray[np.float32]

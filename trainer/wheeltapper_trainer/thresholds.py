@@ -1,8 +1,9 @@
 """From an alarm budget to a threshold, by playing validation scores through the very alarm machine that will be live.
 
 The budget is a class's whole: its outputs share it equally, so that all of them together stay within it. Within its
-share an output takes the threshold that warns of the most failures, and of equally good ones the strictest: budget
-that buys nothing is not spent.
+share an output takes the threshold that warns of the most failures. Of equally good ones it takes the laxest that
+spends at most half the share: the failures to come may show less than the few that were seen, and budget that buys
+nothing more is not spent.
 """
 
 from __future__ import annotations
@@ -40,14 +41,15 @@ class Threshold:
 class Warnings:
     """What the alarms of one output did in one part: cases, failures and the first alarm in time before each.
 
-    case_times int64[k] and case_assets int64[k]; lead_us int64[f], -1 where a failure was not warned of in time;
-    failure_assets int64[f]; false_cases: those not followed by a failure within the horizon.
+    case_times int64[k], case_assets int64[k], false_cases bool[k]: not followed by a failure within 1.5 horizons;
+    failure_times int64[f], failure_assets int64[f], lead_us int64[f]: -1 where it was not warned of in time.
     """
 
     case_times: npt.NDArray[np.int64]
     case_assets: npt.NDArray[np.int64]
     false_cases: npt.NDArray[np.bool_]
     failure_assets: npt.NDArray[np.int64]
+    failure_times: npt.NDArray[np.int64]
     lead_us: npt.NDArray[np.int64]
     asset_weeks: npt.NDArray[np.float64]  # float64[A], observed time of each asset
 
@@ -85,7 +87,7 @@ def choose_threshold(spec: ClassSpec, scores: ClassScores, output: int) -> Thres
         if rate > budget:
             break  # a laxer one may raise fewer cases only by never ending them
         warned = int((seen.lead_us >= 0).sum())
-        if best is None or warned > best[0]:
+        if best is None or warned > best[0] or (warned == best[0] and rate <= budget / 2):
             best = (warned, float(candidate), rate, len(seen.lead_us))
     if best is None:  # even the strictest score spends more than the budget: alarm beyond all that was seen
         strictest = finite.min() if below else finite.max()
@@ -122,6 +124,7 @@ def warnings_of(
         np.concatenate([found[1] for found in by_asset]),
         np.repeat(np.arange(len(by_asset)), [len(found[2]) for found in by_asset]),
         np.concatenate([found[2] for found in by_asset]),
+        np.concatenate([found[3] for found in by_asset]),
         np.array([(times[b - 1] - times[a]) / WEEK_US if b > a else 0.0 for a, b in pairwise(begin)]),
     )
 
@@ -133,11 +136,11 @@ def _match(
     times: npt.NDArray[np.int64],
     states: npt.NDArray[np.uint8],
     failures: npt.NDArray[np.int64],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-    """One asset: (case times, whether each was false, lead of each failure or -1)."""
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """One asset: (case times, whether each was false, failure times, lead of each failure or -1)."""
     cases = times[states == RAISED]
     if not len(times):
-        return cases, np.empty(0, np.bool_), np.empty(0, np.int64)
+        return cases, np.empty(0, np.bool_), np.empty(0, np.int64), np.empty(0, np.int64)
     horizon = horizon_us(spec, target, times)
     reach = round(1.5 * horizon)
     counted = failures[(failures > times[0] + alarm.lead_us) & (failures <= times[-1] + horizon)]
@@ -148,7 +151,7 @@ def _match(
             leads[k] = failure - useful[0]
     following = np.searchsorted(failures, cases)  # a case at the failure's own time still belongs to it
     ahead = np.append(failures, np.iinfo(np.int64).max)[following] - cases
-    return cases, ahead > reach, leads
+    return cases, ahead > reach, counted, leads
 
 
 def horizon_us(spec: ClassSpec, target: Target, times: npt.NDArray[np.int64]) -> int:
