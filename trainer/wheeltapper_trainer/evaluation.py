@@ -223,27 +223,18 @@ def _worst_assets(scores: ClassScores, seen: Sequence[Warnings]) -> list[dict[st
         missed = sum(lead < 0 for lead in leads.values())
         if missed or false:
             own = int((scores.reasons[asset] == Why.OWN_HEAD_KEPT).sum())
-            rows.append(
-                {
-                    "asset_id": str(asset_id),
-                    "failures": len(leads),
-                    "missed": missed,
-                    "false_cases": false,
-                    "own_heads": own,
-                }
-            )
-    return sorted(rows, key=lambda row: (-row["missed"], -row["false_cases"], row["asset_id"]))[:_WORST_ASSETS]
+            rows.append((-missed, -false, str(asset_id), len(leads), own))
+    names = ("asset_id", "failures", "missed", "false_cases", "own_heads")
+    worst = sorted(rows)[:_WORST_ASSETS]
+    return [dict(zip(names, (a, f, -missed, -false, own), strict=True)) for missed, false, a, f, own in worst]
 
 
 def _totals(by_class: Sequence[Sequence[Warnings]]) -> dict[str, Any]:
     """All outputs together: a failure is warned of if any output warned; every false case of any output counts."""
-    leads = [
-        lead
-        for seen in by_class
-        for lead in _best_leads(
-            [list(zip(w.failure_assets, w.failure_times, w.lead_us, strict=True)) for w in seen]
-        ).values()
-    ]
+    leads: list[int] = []
+    for seen in by_class:
+        found = [list(zip(w.failure_assets, w.failure_times, w.lead_us, strict=True)) for w in seen]
+        leads += _best_leads(found).values()
     warned = [lead / MICROSECONDS_PER_HOUR for lead in leads if lead >= 0]
     weeks = sum(float(seen[0].asset_weeks.sum()) for seen in by_class if seen)
     false = sum(int(w.false_cases.sum()) for seen in by_class for w in seen)

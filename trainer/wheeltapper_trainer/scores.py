@@ -18,9 +18,10 @@ ROW_COLUMNS = ("times", "labels", "raw_labels", "parts", "levels", "values", "cl
 class ClassScores:
     """Assets in the order of their ids; the rows of asset a are begin[a]:begin[a+1], ascending in time.
 
-    times int64[n] µs; labels and raw_labels (rul without cap) float32[n, O]; parts, levels uint8[n, O]; values by the head that answers, class_values by
-    the class alone, own_values by own heads wherever one was tried: float32[n, O]. Failures of asset a:
-    failure_begin[a]:failure_begin[a+1]. reasons uint8[A, S], tried bool[A, S], losses float32[A, S, 2].
+    times int64[n] µs; labels and raw_labels (rul without cap) float32[n, O]; parts, levels uint8[n, O]; values by the
+    head that answers, class_values by the class alone, own_values by own heads wherever one was tried: float32[n, O].
+    Failures of asset a: failure_begin[a]:failure_begin[a+1]. reasons uint8[A, S], tried bool[A, S], losses
+    float32[A, S, 2].
     """
 
     asset_ids: npt.NDArray[np.str_]
