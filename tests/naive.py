@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-
 from wheeltapper.regimes import Regimes
 from wheeltapper.spec import ClassSpec
 

@@ -50,12 +50,14 @@ def source_digest(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.name.encode())
-        previous = tokenize.NEWLINE
+        previous, hidden = tokenize.NEWLINE, False
         for token in tokenize.tokenize(io.BytesIO(path.read_bytes()).readline):
             if token.type in (tokenize.COMMENT, tokenize.NL, tokenize.ENCODING):
                 continue
-            docstring = token.type == tokenize.STRING and previous in (tokenize.NEWLINE, tokenize.INDENT)
-            previous = token.type
-            if not docstring:
+            # A string that starts a statement is a docstring; its line end goes with it.
+            silent = token.type == tokenize.STRING and previous in (tokenize.NEWLINE, tokenize.INDENT)
+            silent = silent or (token.type == tokenize.NEWLINE and previous == tokenize.STRING and hidden)
+            previous, hidden = token.type, silent and token.type == tokenize.STRING
+            if not silent:
                 digest.update(f"{token.type}\0{token.string}\0".encode())
     return digest.hexdigest()
