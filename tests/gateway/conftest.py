@@ -36,7 +36,7 @@ class EchoScorer(scoring_pb2_grpc.ScoringServicer):
         self.delay_seconds = 0.0
         self.refuse: tuple[grpc.StatusCode, str] | None = None
         self.rows_max = 4096
-        self.revise = False  # each block is followed by a revision of its first row
+        self.revise = False  # each block revises the first row of the block before
         self._server = grpc.server(futures.ThreadPoolExecutor(8))
         scoring_pb2_grpc.add_ScoringServicer_to_server(self, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
@@ -53,6 +53,7 @@ class EchoScorer(scoring_pb2_grpc.ScoringServicer):
         stream: list[str] = []
         codes: list[str] = []
         opened = pb.Open()
+        before: pb.ScoreBlock | None = None
         for request in requests:
             if self.refuse:
                 context.abort(*self.refuse)
@@ -73,9 +74,11 @@ class EchoScorer(scoring_pb2_grpc.ScoringServicer):
             if self.swallow > 0:
                 self.swallow -= 1
                 context.abort(grpc.StatusCode.UNAVAILABLE, "cable cut")
-            yield pb.StreamResponse(scores=scores)
             if self.revise and body == "readings":
-                yield pb.StreamResponse(revisions=self._revision(scores))
+                if before is not None:
+                    yield pb.StreamResponse(revisions=self._revision(before))
+                before = scores
+            yield pb.StreamResponse(scores=scores)
             if opened.ack == pb.ACK_LEVEL_DURABLE and self.acks:
                 yield pb.StreamResponse(ack=pb.Ack(sequence=block.sequence))
             if self.drain_after == 0:
