@@ -117,6 +117,7 @@ def test_the_digest_changes_with_the_content_and_only_with_it(tmp_path: Path) ->
         content_digest(asset, ["a", "b"], replace(own, values=changed), events),
         content_digest(asset, ["a", "b"], replace(own, times=later), events),
         content_digest(asset, ["b", "a"], own, events),
+        content_digest(asset, ["a", "c"], own, events),
         content_digest(replace(asset, attributes={"age": 2.0}), ["a", "b"], own, events),
         content_digest(asset, ["a", "b"], own, Events.of_rows([("p0", 6, "failure", "seal")])),
         content_digest(asset, ["a", "b"], own, Events.of_rows([("p0", 5, "failure", "bearing")])),

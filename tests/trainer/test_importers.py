@@ -245,6 +245,16 @@ def test_plain_csv_of_two_classes(tmp_path: Path) -> None:
     assert [spec.name for spec in fleet.classes] == ["pump"]  # of a fan's heat alone nothing can be predicted
 
 
+def test_plain_csv_of_one_asset_in_many_files(tmp_path: Path) -> None:
+    write(tmp_path / "in/a/january.csv", "time,asset_id,x,y\n2024-01-02,p,2,20\n2024-01-04,p,4,40\n")
+    write(tmp_path / "in/b/more.csv", "time,asset_id,y,z\n2024-01-03,p,30,300\n2024-01-01,p,10,100\n")
+    import_history("csv", tmp_path / "in", tmp_path / "out")
+    history, nan = History.open(tmp_path / "out"), np.nan
+    assert history.sensors("machine") == ["x", "y", "z"]
+    expected = [[nan, 10, 100], [2, 20, nan], [nan, 30, 300], [4, 40, nan]]
+    np.testing.assert_array_equal(values_of(history, "p"), expected)
+
+
 def test_plain_csv_of_one_file_with_attributes(tmp_path: Path) -> None:
     rows = "".join(f"2024-01-01T00:{m:02d}:00,{a},{m},{m}\n" for a in ("a1", "a2") for m in range(3))
     path = write(tmp_path / "in/data.csv", f"time,asset_id,x,y\n{rows}")
@@ -306,6 +316,14 @@ def test_the_verb_says_what_it_wrote(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no file or folder"):
         import_history("csv", tmp_path / "nowhere", tmp_path / "o")
     assert all(kind in import_.example for kind in KINDS)
+
+
+@pytest.mark.parametrize("kind", ["cmapss", "cmapss-regimes", "azure-pdm", "skab", "nab", "smd"])
+def test_the_examples_are_the_fleets_that_the_imports_write(kind: str) -> None:
+    path = ROOT / "examples" / kind / "fleet.toml"
+    if not path.is_file():
+        pytest.skip(f"no example {path.relative_to(ROOT)} in this checkout")
+    assert load_fleet(path) == spec_for(kind)
 
 
 REAL = [

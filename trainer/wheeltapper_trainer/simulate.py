@@ -95,8 +95,6 @@ def simulate_asset(machine: Machine, number: int, days: int, seed: int) -> Simul
     jitter_us = np.rint(random.uniform(0.0, 0.05, slots) * CADENCE_US).astype(np.int64)
     times = BEGIN_US + np.arange(slots) * CADENCE_US + phase_us + jitter_us
     kept = running & ~_lost_rows(random, slots)
-    kept[:first] = False
-    kept[end:] = False
     events = _failures_and_services(random, asset_id, components, what, end)
     events += _errors(random, asset_id, components, wear, running, first, end)
     rating = float(np.round((45.0 if machine is PUMP else 132.0) * np.exp(0.15 * random.standard_normal())))
