@@ -26,16 +26,17 @@ class Loaded:
 
     pack: Pack
     release: int  # 0: a pack file without a registry
+    token: str  # the source's, from before the pack was looked up
 
 
 class Source(Protocol):
-    """Where packs come from. Both calls read files and may take seconds: keep them off the event loop."""
+    """Where packs come from. Both calls read files: keep them off the event loop, and one at a time."""
+
+    def token(self) -> str:
+        """A text that changes when another pack must serve: cheap enough to ask every second. Raises CommandError."""
 
     def load(self) -> Loaded:
-        """What must serve first. Raises NotFound or Refused."""
-
-    def look(self) -> Loaded | None:
-        """What must serve now, or None while it is what was loaded last. Raises NotFound or Refused."""
+        """What must serve now; may take seconds. Raises NotFound or Refused."""
 
 
 class PackFile:
@@ -44,57 +45,58 @@ class PackFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def load(self) -> Loaded:
-        return Loaded(open_pack(self._path, kernels=KERNELS), 0)
+    def token(self) -> str:
+        return ""
 
-    def look(self) -> Loaded | None:
-        return None
+    def load(self) -> Loaded:
+        return Loaded(open_pack(self._path, kernels=KERNELS), 0, "")
 
 
 class Stage:
-    """What a registry's stage holds, and that it moved. Never an older state of the registry than one seen before."""
+    """What a registry's stage holds. Never an older state of the registry than one that was served before."""
 
     def __init__(self, registry: Registry, name: str) -> None:
         self._registry = registry
         self._name = name
-        self._token = ""
         self._entry = 0
 
+    def token(self) -> str:
+        return self._registry.watch_token(self._name)
+
     def load(self) -> Loaded:
-        token = self._registry.watch_token(self._name)
+        token = self.token()
         release = self._registry.resolve(self._name, self._entry)
-        loaded = Loaded(open_pack(release.pack_path, kernels=KERNELS), release.number)
-        self._token, self._entry = token, release.moved_by.number
-        return loaded
-
-    def look(self) -> Loaded | None:
-        return None if self._registry.watch_token(self._name) == self._token else self.load()
+        pack = open_pack(release.pack_path, kernels=KERNELS)
+        self._entry = release.moved_by.number
+        return Loaded(pack, release.number, token)
 
 
-async def follow(source: Source, fleet: LiveFleet, counters: Counters, poll_s: float) -> None:
-    """Look every `poll_s` seconds and swap, for ever. A pack that fails leaves the old one serving; it is tried again
-    ever more slowly, and its reason is logged once."""
-    failures, reason = 0, ""
+async def follow(source: Source, served: str, fleet: LiveFleet, counters: Counters, poll_s: float) -> None:
+    """Look every `poll_s` seconds whether the token is still the `served` one, and swap where it is not, for ever.
+
+    A pack that fails leaves the old one serving. It is tried again ever more slowly, and its reason is logged once;
+    another token is tried at once.
+    """
+    failed, failures, retry_at, reason = "", 0, 0.0, ""
     while True:
-        await asyncio.sleep(min(poll_s * 2.0 ** min(failures, 10), max(poll_s, _RETRY_S_MAX)))
-        began = time.monotonic()
+        await asyncio.sleep(poll_s)
+        token, began = "", time.monotonic()
         try:
-            loaded = await asyncio.to_thread(source.look)
-            if loaded is not None:
-                before = fleet.release
-                fleet.swap(loaded.pack, loaded.release)
-                counters.reloads += 1
-                logs.info(
-                    "reloaded",
-                    release=loaded.release,
-                    before=before,
-                    pack=loaded.pack.sha256,
-                    seconds=round(time.monotonic() - began, 3),
-                )
-            failures, reason = 0, ""
+            token = await asyncio.to_thread(source.token)
+            if token == served or (token == failed and began < retry_at):
+                continue
+            loaded = await asyncio.to_thread(source.load)
+            before = fleet.release
+            fleet.swap(loaded.pack, loaded.release)
         except (CommandError, OSError) as error:
+            failures = failures + 1 if token == failed else 1
+            failed, retry_at = token, began + min(poll_s * 2.0 ** min(failures, 10), max(poll_s, _RETRY_S_MAX))
             counters.reloads_failed += 1
-            failures += 1
             if str(error) != reason:
                 reason = str(error)
                 logs.warning("reload failed", reason=reason, serving=fleet.release)
+            continue
+        served, failed, failures, reason = loaded.token, "", 0, ""
+        counters.reloads += 1
+        took_s = round(time.monotonic() - began, 3)
+        logs.info("reloaded", release=loaded.release, before=before, pack=loaded.pack.sha256, seconds=took_s)

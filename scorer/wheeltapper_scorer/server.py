@@ -31,12 +31,14 @@ def serve(settings: Settings, source: Source, ready: Ready) -> Counters:
     fleet = LiveFleet(loaded.pack, loaded.release, settings.capacity_max)
     fleet.warm()
     counters = Counters()
-    asyncio.run(_run(settings, source, fleet, counters, ready))
+    asyncio.run(_run(settings, source, loaded.token, fleet, counters, ready))
     logs.info("stopped", **counters.report())
     return counters
 
 
-async def _run(settings: Settings, source: Source, fleet: LiveFleet, counters: Counters, ready: Ready) -> None:
+async def _run(
+    settings: Settings, source: Source, served: str, fleet: LiveFleet, counters: Counters, ready: Ready
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -53,7 +55,7 @@ async def _run(settings: Settings, source: Source, fleet: LiveFleet, counters: C
     for name in ("", SERVICE):
         await doctor.set(name, health_pb2.HealthCheckResponse.SERVING)
     logs.info("listening", address=address, release=fleet.release, pack=fleet.pack.sha256)
-    following = asyncio.create_task(follow(source, fleet, counters, settings.poll_s))
+    following = asyncio.create_task(follow(source, served, fleet, counters, settings.poll_s))
     ready(address, fleet.release)
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((stopping, following), return_when=asyncio.FIRST_COMPLETED)
