@@ -139,17 +139,13 @@ def _scores(block: Any, column: Any, outputs: int, features: int) -> Scores | No
     if handles is None or times is None or values is None or asked is None:
         return None
     cells = rows * outputs
-    # A block that answers events may leave out what only readings have.
-    values = values if len(values) else array("f", [math.nan]) * cells
-    levels, alarms, health = (
-        (block.levels or bytes(cells)),
-        (block.alarms or bytes(cells)),
-        (block.health or bytes(rows)),
-    )
+    if column is _listed and not values:  # the answer to events may leave out what only readings have
+        values = array("f", [math.nan]) * cells
+    levels, alarms, health = block.levels or bytes(cells), block.alarms or bytes(cells), block.health or bytes(rows)
     agree = (
         len(handles) == len(times) == len(health) == rows
         and len(values) == len(levels) == len(alarms) == cells
-        and len(asked) in (0, rows * features)
+        and (len(asked) == rows * features or (column is _listed and not asked))
     )
     if not agree:
         return None

@@ -145,7 +145,7 @@ def test_cuts_and_revisions_end_in_one_final_answer(folder: Path, scorer: Any) -
     report = replay(open_history(str(folder)), plan_to(scorer, batch_rows=10), QUIET)
     result = report.as_dict()
     assert result["readings_answered"] == 120
-    assert result["revisions"] == sum(report.table["revisions"]) >= 11
+    assert result["revisions"] == sum(report.table["revisions"]) >= 10
     assert result["reconnects"] >= 1
     place = list(report.table["revisions"]).index(1)
     asset, i = report.table["asset_id"][place], (report.table["time"][place] - T0) // STEP

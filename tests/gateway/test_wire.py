@@ -106,6 +106,7 @@ def test_writes_the_bytes_of_the_typed_messages(rows: int, sensors: int, histori
     ],
 )
 def test_columns_that_do_not_agree_are_refused(change: object) -> None:
+    """Not one row is guessed: which value belongs to which row is no longer known."""
     response = pb.StreamResponse()
     block = response.scores
     block.handles.extend([1, 2])
