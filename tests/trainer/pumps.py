@@ -1,4 +1,4 @@
-"""A small fleet whose physics a test knows: pumps that wear out, one sensor that follows wear and one that follows load."""
+"""A small fleet whose physics a test knows: pumps whose vibration follows wear, load and a level of their own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from wheeltapper_trainer.records import Asset
 HOUR = 3_600_000_000
 START = 1_700_000_000_000_000 // HOUR * HOUR
 DAYS = 90
+BUDGET = 3.0  # these pumps fail every second week, and three outputs share it
 SENSORS = ("load", "vibration", "temperature")
 
 
@@ -30,7 +31,7 @@ def pump_spec(**changes) -> ClassSpec:
             Target("anomaly", "anomaly", sensors=("vibration", "temperature")),
         ),
         "model": ModelSpec(rounds=40, asset_rounds=10, max_depth=3, eta=0.2),
-        "alarm": AlarmSpec(budget_per_asset_week=0.6, hold=2, lead_us=4 * HOUR),
+        "alarm": AlarmSpec(budget_per_asset_week=BUDGET, hold=2, lead_us=4 * HOUR),
     }
     return ClassSpec(**{**settings, **changes})
 
@@ -50,7 +51,7 @@ def write_history(path: Path, assets: int = 8, seed: int = 3, future=None) -> Pa
             wear = (np.arange(rows) + 37 * number) % life / life
             load = 0.5 + 0.3 * np.sin(np.arange(rows) / 24 * 2 * np.pi) + random.normal(0, 0.05, rows)
             vibration = 1 + 0.2 * number + load + 4 * wear**4 + random.normal(0, 0.1, rows)
-            temperature = 40 + 10 * load + 0.5 * number + random.normal(0, 0.3, rows)
+            temperature = 40 + 10 * load + random.normal(0, 0.3, rows)
             values = np.column_stack([load, vibration, temperature]).astype(np.float32)
             if future is not None:
                 values[future[0] :] += future[1]

@@ -76,5 +76,5 @@ def test_a_split_by_time_is_fixed_from_the_span(history):
 
 def test_too_short_a_history_is_refused_with_its_numbers(history):
     long = fleet(targets=(Target("failure", "failure", horizon_us=40 * 24 * HOUR),))
-    with pytest.raises(ConfigError, match="too short .* pump.failure with an embargo of 41d"):
+    with pytest.raises(ConfigError, match=r"too short .* pump\.failure with an embargo of 41d"):
         resolve_split(history, long)

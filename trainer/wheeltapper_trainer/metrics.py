@@ -31,8 +31,13 @@ def brier(label: Floats, probability: Floats, weight: Floats | None = None) -> f
 
 
 def phm08(label: Floats, score: Floats) -> float:
-    """The PHM08 challenge's penalty: exp(late/10) - 1 or exp(early/13) - 1 per row, summed (Saxena et al., 2008)."""
+    """The PHM08 challenge's penalty: exp(late/10) - 1 or exp(early/13) - 1 per row, summed (Saxena et al., 2008).
+
+    NaN of no rows.
+    """
     there = known(label, score)
+    if not there.any():
+        return float("nan")
     error = score[there].astype(np.float64) - label[there].astype(np.float64)
     return float(np.sum(np.expm1(np.where(error < 0, -error / 13.0, error / 10.0))))
 

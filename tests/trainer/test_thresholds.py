@@ -1,0 +1,133 @@
+"""Thresholds: within the budget, worth their cases, and alarms matched with failures as the definition says."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from trainer.pumps import HOUR, pump_spec
+from wheeltapper.spec import AlarmSpec, Target
+from wheeltapper_trainer.job import TEST, VALID
+from wheeltapper_trainer.scores import ClassScores
+from wheeltapper_trainer.thresholds import choose_threshold, warnings_of
+
+FAILURE = Target("failure", "failure:bearing", "bearing", horizon_us=10 * HOUR)
+RUL = Target("rul", "rul", "bearing", cap=50.0)
+
+
+def spec_of(target=FAILURE, **alarm):
+    settings = {"budget_per_asset_week": 1.0, "hold": 1, "hysteresis": 0.8, "lead_us": 2 * HOUR}
+    return pump_spec(targets=(target,), alarm=AlarmSpec(**{**settings, **alarm}))
+
+
+def scores_of(columns, failures, part=VALID):
+    """One output; `columns`: each asset's scores, one an hour; `failures`: each asset's hours of failure."""
+    values = np.concatenate([np.asarray(c, np.float32) for c in columns])[:, None]
+    lengths, counts = [len(c) for c in columns], [len(f) for f in failures]
+    zeros = np.zeros(values.shape, np.uint8)
+    return ClassScores(
+        asset_ids=np.array([f"a{i}" for i in range(len(columns))]),
+        begin=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        times=np.concatenate([np.arange(n, dtype=np.int64) * HOUR for n in lengths]),
+        labels=values,
+        raw_labels=values,
+        parts=zeros + np.uint8(part),
+        levels=zeros,
+        values=values,
+        class_values=values,
+        own_values=values,
+        failure_begin=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        failure_times=np.concatenate([np.asarray(f, np.float64) * HOUR for f in failures]).astype(np.int64),
+        failure_codes=np.full(sum(counts), "bearing"),
+        reasons=np.zeros((len(columns), 1), np.uint8),
+        tried=np.zeros((len(columns), 1), np.bool_),
+        losses=np.zeros((len(columns), 1, 2), np.float32),
+    )
+
+
+def calm(hours, *peaks):
+    column = np.zeros(hours, np.float32)
+    for at, height in peaks:
+        column[at] = height
+    return column
+
+
+@pytest.mark.parametrize(
+    ("raised", "lead"),
+    [(84, -1), (85, 15), (95, 5), (98, 2), (99, -1), (100, -1)],
+    ids=["before 1.5 horizons", "at 1.5 horizons", "in time", "at the lead", "too late", "with the failure"],
+)
+def test_a_failure_is_warned_of_from_one_and_a_half_horizons_to_the_lead(raised, lead):
+    seen = warnings_of(spec_of(), scores_of([calm(200, (raised, 1.0))], [[100]]), 0, VALID, 0.5)
+    assert seen.lead_us.tolist() == [lead * HOUR if lead >= 0 else -1]
+    assert seen.false_cases.tolist() == [raised < 85]
+
+
+def test_the_earliest_useful_case_gives_the_lead_and_each_case_is_judged():
+    column = calm(200, (20, 1.0), (90, 1.0), (95, 1.0), (150, 1.0))
+    seen = warnings_of(spec_of(), scores_of([column], [[100]]), 0, VALID, 0.5)
+    assert seen.lead_us.tolist() == [10 * HOUR]
+    assert seen.false_cases.tolist() == [True, False, False, True]
+
+
+def test_only_the_asked_part_code_and_asset_count():
+    scores = scores_of([calm(200, (95, 1.0)), calm(200)], [[100], [100]])
+    seen = warnings_of(spec_of(), scores, 0, VALID, 0.5)
+    assert seen.lead_us.tolist() == [5 * HOUR, -1]
+    assert seen.failure_assets.tolist() == [0, 1]
+    assert len(warnings_of(spec_of(), scores, 0, TEST, 0.5).lead_us) == 0
+    other = dataclasses.replace(FAILURE, code="seal")
+    assert len(warnings_of(spec_of(other), scores, 0, VALID, 0.5).lead_us) == 0
+
+
+def test_low_scores_warn_of_little_life_left():
+    column = 50 - calm(200, (95, 45.0))
+    seen = warnings_of(spec_of(RUL), scores_of([column], [[100]]), 0, VALID, 10.0)
+    assert seen.lead_us.tolist() == [5 * HOUR]
+
+
+def test_the_budget_binds():
+    """Ten assets over a week each, noise with 40 peaks: a budget of 0.3 leaves the three highest."""
+    columns = [calm(169, *((10 + 30 * k, 1 + a + k / 10) for k in range(4))) for a in range(10)]
+    found = choose_threshold(spec_of(budget_per_asset_week=0.3), scores_of(columns, [[]] * 10), 0)
+    assert 0 < found.cases_per_asset_week <= 0.3
+    seen = warnings_of(spec_of(), scores_of(columns, [[]] * 10), 0, VALID, found.threshold)
+    assert len(seen.case_times) / seen.asset_weeks.sum() == pytest.approx(found.cases_per_asset_week)
+
+
+def test_outputs_share_the_budget():
+    columns = [calm(169, *((10 + 30 * k, 1 + a + k / 10) for k in range(4))) for a in range(10)]
+    two = pump_spec(targets=(FAILURE, FAILURE), alarm=AlarmSpec(budget_per_asset_week=0.3))
+    assert choose_threshold(two, scores_of(columns, [[]] * 10), 0).cases_per_asset_week <= 0.15
+
+
+def test_failures_are_worth_the_budget_and_noise_is_not():
+    """Failures show at 3, noise at 2: warning of all failures needs no more than them."""
+    columns = [calm(169, (90, 3.0), (20, 2.0), (140, 2.0)) for _ in range(10)]
+    found = choose_threshold(spec_of(budget_per_asset_week=4.0), scores_of(columns, [[100]] * 10), 0)
+    assert 2.0 < found.threshold <= 3.0
+    assert (found.failures, found.warned) == (10, 10)
+
+
+def test_a_budget_below_the_strictest_score_still_gives_a_threshold():
+    columns = [calm(169, (50, 1.0)) for _ in range(4)]
+    found = choose_threshold(spec_of(budget_per_asset_week=0.5), scores_of(columns, [[60]] * 4), 0)
+    assert found.threshold > 1.0
+    assert (found.cases_per_asset_week, found.failures, found.warned) == (0.0, 4, 0)
+
+
+def test_hold_is_part_of_the_choice():
+    spikes = [calm(169, (30, 5.0), (60, 5.0), (90, 2.0), (91, 2.0), (92, 2.0)) for _ in range(4)]
+    found = choose_threshold(spec_of(hold=3, budget_per_asset_week=1.0), scores_of(spikes, [[100]] * 4), 0)
+    assert found.threshold <= 2.0
+    assert found.warned == 4
+
+
+def test_nothing_to_score_never_alarms():
+    found = choose_threshold(spec_of(), scores_of([np.full(50, np.nan)], [[20]]), 0)
+    assert np.isnan(found.threshold)
+
+
+def test_thresholds_are_float32():
+    random = np.random.default_rng(0)
+    found = choose_threshold(spec_of(), scores_of([random.random(300)], [[]]), 0)
+    assert float(np.float32(found.threshold)) == found.threshold
