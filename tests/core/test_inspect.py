@@ -57,6 +57,8 @@ def test_one_asset_says_who_answers_and_why(path):
     )
     assert current["reason"] == "OWN_HEAD_KEPT"
     assert "did not beat its class" in outcome.text
+    failure, _ = run(path, "--asset", "pump-2").result["answers"]
+    assert (failure["head"], failure["trees_own"], failure["trees_all"]) == (4, 6, 11)
     assert run(path, "--asset", "pump-2").result["statics"] == {"age": 3.5}
     assert run(path, "--asset", "pump-1").result["statics"] == {"age": None}
 

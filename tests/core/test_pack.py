@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,43 @@ def test_kernels_of_another_version_are_refused(tmp_path):
     assert "train again" in refused.value.hint
 
 
+NAMES = list(pack_layout.section_kinds(2))
+ROWS, COLUMNS, OFFSET, BYTES = 32, 40, 48, 56  # in a table entry
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "words"),
+    [
+        ("nodes", {OFFSET: 0}, "section table is wrong at 'nodes'"),
+        ("nodes", {OFFSET: 4096 + 8}, "section table is wrong at 'nodes'"),
+        ("nodes", {BYTES: 1 << 40}, "section table is wrong at 'nodes'"),
+        ("nodes", {ROWS: 1 << 40, BYTES: 8 << 40}, "beyond the pack"),
+        ("nodes", {COLUMNS: 0, BYTES: 0}, "section table is wrong at 'nodes'"),
+        ("c1.centroids", {ROWS: 1 << 62}, "beyond the pack"),
+        ("c1.golden_margins", {ROWS: 100, BYTES: 800}, "beyond the pack"),
+        ("c1.golden_margins", {ROWS: 0, BYTES: 0}, "where its sha256 stands"),
+        ("knots", {0: 0x78}, "section table is wrong at 'knots'"),
+        ("knots", {24: 0x3466}, "section table is wrong"),
+    ],
+)
+def test_forged_section_table_is_refused(section, changes, words):
+    data = bytearray(DATA)
+    for field, value in changes.items():
+        struct.pack_into("<Q" if field >= ROWS else "<I", data, 64 + 64 * NAMES.index(section) + field, value)
+    if changes == {24: 0x3466}:  # "f4" again, but with another number of dimensions
+        struct.pack_into("<I", data, 64 + 64 * NAMES.index(section) + 28, 1)
+    with pytest.raises(PackError, match=words):
+        Pack.from_bytes(sealed_again(data))
+
+
+@pytest.mark.parametrize("count", [0, 19, 20, 28, 37, 1 << 21, (1 << 32) - 1])
+def test_forged_section_count_is_refused(count):
+    data = bytearray(DATA)
+    struct.pack_into("<I", data, 12, count)
+    with pytest.raises(PackError, match="section"):
+        Pack.from_bytes(sealed_again(data))
+
+
 INNER = int(np.flatnonzero(arrays_of(DATA)["nodes"]["left"] != 0)[0])  # the root of a tree that splits
 TREE_BEGIN = arrays_of(DATA)["tree_begin"]
 LEAF = int(TREE_BEGIN[1]) - 1  # the last node of a tree is a leaf
@@ -163,7 +201,7 @@ ID_ENDS = arrays_of(DATA)["asset_begin"]
 FORGERIES = {
     "child beyond the tree": (lambda: changed("nodes", INNER, 60_000, "left"), "right after those before it"),
     "cycle": (lambda: changed("nodes", INNER, 0, "left"), "right after those before it"),
-    "feature beyond the class": (lambda: changed("nodes", INNER, 200, "feature"), "a feature its class has"),
+    "feature beyond the class": (lambda: changed("nodes", INNER, 11, "feature"), "a feature its class has"),
     "leaf that leads on": (lambda: changed("nodes", LEAF, 0, "left"), "leads to itself"),
     "NaN leaf": (lambda: changed("nodes", LEAF, np.nan, "value"), "finite threshold or weight"),
     "infinite threshold": (lambda: changed("nodes", INNER, np.inf, "value"), "finite threshold or weight"),

@@ -107,8 +107,12 @@ def test_stops_early_at_the_best_round():
     check = Check(rows, noise, patience=3)
     stopped = fit(rows, label, SPEC, objective="squared", seed=1, rounds=200, check=check)
     assert stopped.rounds < 50
-    longer = fit(rows, label, SPEC, objective="squared", seed=1, rounds=stopped.rounds)
-    assert same_bits(longer.margins(rows), stopped.margins(rows))
+    losses = []
+    for rounds in range(1, stopped.rounds + 4):
+        model = fit(rows, label, SPEC, objective="squared", seed=1, rounds=rounds)
+        losses.append(np.mean((model.margins(rows) - noise) ** 2))
+        assert same_bits(model.margins(rows), stopped.margins(rows)) == (rounds == stopped.rounds)
+    assert np.argmin(losses) + 1 == stopped.rounds
 
 
 def test_weights_count():
@@ -116,7 +120,8 @@ def test_weights_count():
     weight = np.where(label > 0, 5, 1).astype(np.float32)
     plain, weighted = (fit(rows, label, SPEC, objective="squared", seed=1, weight=w) for w in (None, weight))
     assert weighted.base == np.float32(np.average(label.astype(np.float64), weights=weight))
-    assert not np.array_equal(plain.margins(rows), weighted.margins(rows))
+    own = [fit(rows, label, SPEC, objective="squared", seed=1, continues=plain, weight=w) for w in (None, weight)]
+    assert not np.array_equal(own[0].margins(rows), own[1].margins(rows))
 
 
 def test_base_is_the_mean_or_its_log_odds():
