@@ -2,7 +2,7 @@
 
 An own head is judged on its machine's later rows, against the class head that would answer without it. Neighbouring
 rows resemble each other, so the rows are cut into ten stretches of time, and the gain must be more than one standard
-error of the stretches' gains: a lucky week is no evidence.
+error of the stretches' gains, and most stretches must gain: a lucky week is no evidence.
 """
 
 from __future__ import annotations
@@ -142,14 +142,14 @@ def fit_own_head(
 def earns_its_place(
     slot: Slot, label: Floats, class_margins: Floats, own_margins: Floats
 ) -> tuple[bool, tuple[float, float]]:
-    """Whether an own head beats its class on validation rows (in time order) by more than one standard error.
+    """Whether an own head beats its class on validation rows (in time order) by more than luck.
 
     Returns that, and the mean loss of class and own head.
     """
     of_class, of_own = _loss(slot, label, class_margins), _loss(slot, label, own_margins)
     stretches = np.array([part.mean() for part in np.array_split(of_class - of_own, _STRETCHES)])
     error = stretches.std(ddof=1) / np.sqrt(_STRETCHES)
-    return bool(stretches.mean() > error), (float(of_class.mean()), float(of_own.mean()))
+    return bool(stretches.mean() > error and np.median(stretches) > 0), (float(of_class.mean()), float(of_own.mean()))
 
 
 def save_head(path: Path, head: Head | None) -> None:
