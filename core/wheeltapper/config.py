@@ -124,7 +124,7 @@ def _gate(table: Table, classes: list[ClassSpec]) -> Gate:
     kinds = {target.name: target.kind for spec in classes for target in spec.targets}
     kinds |= {f"{spec.name}/{target.name}": target.kind for spec in classes for target in spec.targets}
     output = table.text("output", required=True)
-    if output and output not in kinds:
+    if table.data.get("output") == output and output not in kinds:
         mend = nearest(output, list(kinds), "name an output of this fleet, or remove the gate")
         table.note("output", f"one of {', '.join(kinds) or 'the outputs of the classes'}", mend)
     among = METRICS[kinds[output]] if output in kinds else sorted({m for known in METRICS.values() for m in known})

@@ -7,8 +7,8 @@ import re
 UNITS_US = {"d": 86_400_000_000, "h": 3_600_000_000, "min": 60_000_000, "s": 1_000_000, "ms": 1_000, "us": 1}
 DURATION_US_MAX = 100 * 366 * UNITS_US["d"]  # a century: what is longer is a slip of the keyboard
 
-_PART = re.compile(r"(\d{1,18})(min|ms|us|d|h|s)")
-_WHOLE = re.compile(r"(?:\d{1,18}(?:min|ms|us|d|h|s))+")
+_PART = re.compile(r"([0-9]{1,18})(min|ms|us|d|h|s)")
+_WHOLE = re.compile(r"(?:[0-9]{1,18}(?:min|ms|us|d|h|s))+")
 
 
 def parse_duration(text: str) -> int:
