@@ -18,7 +18,7 @@ from wheeltapper.kernel import kernel
 from wheeltapper.outputs import Why
 from wheeltapper.spec import LEVELS, STATISTICS, ClassSpec, features_of
 
-QUANTILES = 17
+QUANTILES = 17  # of a sketch: 0/16, 1/16 … 16/16
 WINDOW_SLOTS_MAX = 10_000_000
 _FAULTS = (
     "",
