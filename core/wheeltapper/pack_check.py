@@ -16,9 +16,9 @@ from wheeltapper.errors import PackError
 from wheeltapper.forest import FEATURES_MAX, NODES_MAX, Forest, margins
 from wheeltapper.kernel import kernel
 from wheeltapper.outputs import Why
+from wheeltapper.pack_content import QUANTILES
 from wheeltapper.spec import LEVELS, STATISTICS, ClassSpec, features_of
 
-QUANTILES = 17  # of a sketch: 0/16, 1/16 … 16/16
 WINDOW_SLOTS_MAX = 10_000_000
 _FAULTS = (
     "",

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from wheeltapper.forest import Trees, build_forest, margins
 from wheeltapper.outputs import Why
-from wheeltapper.pack_check import QUANTILES
 from wheeltapper.pack_layout import seal
 from wheeltapper.pack_meta import FORMAT, Output, canonical_json, outputs_to_json
 from wheeltapper.regimes import Regimes, no_regimes
 from wheeltapper.spec import ClassSpec, features_of, to_json
+
+QUANTILES = 17  # of a sketch: 0/16, 1/16 … 16/16
 
 
 @dataclass(frozen=True, slots=True)
