@@ -83,19 +83,20 @@ class FinalAnswers:
             self._features.extend([scores.features[row * asked + i] if i >= 0 else math.nan for i in features])
 
     def columns(self) -> Table:
-        """One row per reading, sorted by asset_id and time."""
+        """One row per reading, sorted by asset_id and time. Scores, features, level and release are the latest ones;
+        alarm and health are as first told: an alarm that rang has rung, and a reading came as it came."""
         outputs, names = self._outputs or (), self._feature_names
-        chosen, statuses, revisions = self._choose()
+        chosen, told, statuses, revisions = self._choose()
         table: Table = {
             "asset_id": [self._asset_ids[self._assets[i]] for i in chosen],
             "time": array("q", [self._times[i] for i in chosen]),
             "status": [STATUS.get(status, f"STATUS_{status}") for status in statuses],
             "release": array("Q", [self._releases[i] for i in chosen]),
             "level": array("B", _gather(self._levels, chosen, len(outputs))[:: max(len(outputs), 1)]),
-            "health": array("B", [self._health[i] for i in chosen]),
+            "health": array("B", [self._health[i] for i in told]),
             "revisions": array("I", revisions),
         }
-        values, alarms = _gather(self._values, chosen, len(outputs)), _gather(self._alarms, chosen, len(outputs))
+        values, alarms = _gather(self._values, chosen, len(outputs)), _gather(self._alarms, told, len(outputs))
         for i, name in enumerate(outputs):
             table[f"score:{name}"] = values[i :: len(outputs)]
             table[f"alarm:{name}"] = array("B", alarms[i :: len(outputs)])
@@ -104,11 +105,12 @@ class FinalAnswers:
             table[f"feature:{name}"] = features[i :: len(names)]
         return table
 
-    def _choose(self) -> tuple[list[int], list[int], list[int]]:
-        """Per reading: the answer that holds its final values, its status, and how often it was revised."""
-        assets, times = self._assets, self._times
+    def _choose(self) -> tuple[list[int], list[int], list[int], list[int]]:
+        """Per reading: which answer holds its scores, which was told first, its status, how often it was revised."""
+        assets, times, found = self._assets, self._times, self._status
         order = sorted(range(len(times)), key=lambda i: (assets[i], times[i]))  # stable: arrival breaks ties
         chosen: list[int] = []
+        told: list[int] = []
         statuses: list[int] = []
         revisions: list[int] = []
         before: tuple[int, int] | None = None
@@ -116,15 +118,19 @@ class FinalAnswers:
             key = (assets[i], times[i])
             if key != before:
                 chosen.append(i)
-                statuses.append(self._status[i])
+                told.append(i)
+                statuses.append(found[i])
                 revisions.append(0)
             elif self._revision[i]:
-                chosen[-1], statuses[-1] = i, self._status[i]
+                chosen[-1], statuses[-1] = i, found[i]
                 revisions[-1] += 1
-            elif statuses[-1] not in SCORED and self._status[i] == contract.ROW_STATUS_OK:
-                chosen[-1], statuses[-1] = i, self._status[i]
+            elif found[i] == contract.ROW_STATUS_DUPLICATE and statuses[-1] in SCORED:
+                chosen[-1] = i  # the windows may have changed since, and then nothing else says so
+            elif found[i] == contract.ROW_STATUS_OK and statuses[-1] not in SCORED:
+                chosen[-1] = told[-1] = i
+                statuses[-1] = found[i]
             before = key
-        return chosen, statuses, revisions
+        return chosen, told, statuses, revisions
 
 
 def joined(tables: Sequence[Table]) -> Table:

@@ -306,7 +306,7 @@ def test_disorder_is_legal_and_loses_nothing(keys: list[tuple[int, int]], late: 
 
 
 def delivery(rows: list[tuple[int, int, float]], revision: bool = False) -> Delivery:
-    """One answer per (time, status, score) of one asset."""
+    """One answer per (time, status, score) of one asset; alarm and health are 2 and 4 at first, 0 in a revision."""
     count = len(rows)
     scores = Scores(
         1,
@@ -316,8 +316,8 @@ def delivery(rows: list[tuple[int, int, float]], revision: bool = False) -> Deli
         bytes(status for _, status, _ in rows),
         array("f", [score for _, _, score in rows]),
         bytes([3]) * count,
-        bytes(count),
-        bytes(count),
+        bytes([0 if revision else 2]) * count,
+        bytes([0 if revision else 4]) * count,
         array("f"),
     )
     return Delivery(scores, ["pump-a"] * count, ("rul",), (), revision, 0.001)
@@ -329,7 +329,8 @@ OK, DUPLICATE, SUPERSEDED, TOO_LATE = 0, 1, 2, 3
 @pytest.mark.parametrize(
     ("answers", "status", "score", "revisions"),
     [
-        ([(OK, 1.0, False), (DUPLICATE, 2.0, False)], "OK", 1.0, 0),
+        ([(OK, 1.0, False), (DUPLICATE, 2.0, False)], "OK", 2.0, 0),
+        ([(TOO_LATE, 9.0, False), (DUPLICATE, 1.0, False)], "TOO_LATE", 9.0, 0),
         ([(OK, 1.0, False), (OK, 2.0, True), (OK, 3.0, True)], "OK", 3.0, 2),
         ([(OK, 1.0, False), (SUPERSEDED, 2.0, True)], "SUPERSEDED", 2.0, 1),
         ([(OK, 1.0, False), (TOO_LATE, 9.0, False)], "OK", 1.0, 0),
@@ -348,6 +349,7 @@ def test_the_final_answer(answers: list[tuple[int, float, bool]], status: str, s
     row = table["status"][0], table["score:rul"][0], table["revisions"][0]
     assert row == (status, score, revisions)
     assert list(table["level"]) == [3, 3]
+    assert (list(table["alarm:rul"]), list(table["health"])) == ([2, 2], [4, 4])
 
 
 def test_answers_keep_every_bit_of_a_float(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def offline(values: np.ndarray, prefix: str) -> tuple[np.ndarray, np.ndarray]:
     own = values[:, [SENSORS.index(sensor.name) for sensor in fleet.spec("press").sensors]]
     times = T0 + np.arange(ROWS) * MINUTE_US
     code = fleet.event_code("press", "error:e1")
-    fleet.take_events("press", rows[:1], times[5:6], np.array([code], np.int32))
+    fleet.take_events("press", rows[:1], times[5:6], np.array([code], np.int32), 2**62)
     parts = [
         fleet.score("press", np.full(ROWS, row), times, own[i * ROWS : (i + 1) * ROWS], 2**62, want_features=True)
         for i, row in enumerate(rows)
