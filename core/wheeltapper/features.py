@@ -16,9 +16,26 @@ import numpy as np
 import numpy.typing as npt
 
 from wheeltapper import kernel as kernel_module
+from wheeltapper import moments, statistics, windows
 from wheeltapper import regimes as regimes_module
-from wheeltapper import statistics, windows
 from wheeltapper.kernel import heapless_kernel, source_digest
+from wheeltapper.moments import (
+    CROSS,
+    HIGH,
+    LOW,
+    MOMENTS,
+    POSITION_SQUARES,
+    POSITIONS,
+    PRESENT,
+    SQUARES,
+    TOTAL,
+    add_slots,
+    counts_of,
+    merge_counts,
+    merge_sums,
+    reset,
+    scale_row,
+)
 from wheeltapper.regimes import Regimes
 from wheeltapper.spec import MICROSECONDS_PER_HOUR, ClassSpec
 from wheeltapper.windows import (
@@ -37,165 +54,16 @@ from wheeltapper.windows import (
 _EMPTY = int(EMPTY)
 _FULL_GROUP = int(FULL_GROUP)
 _NO_REGIME = int(NO_REGIME)
-# Rows of a block of moments, float64 [8, sensors]: what is known of every sensor over some run of slots.
-_TOTAL, _SQUARES, _CROSS, _LOW, _HIGH, _PRESENT, _POSITIONS, _POSITION_SQUARES = range(8)
-_MOMENTS = 8
-_SCRATCH_ROWS = 3 * _MOMENTS + 1
+_SCRATCH_ROWS = 3 * MOMENTS + 1
 
-# Σ position and Σ position² over the set bits of a byte, for groups in which some values are missing.
-_BIT_COUNT = np.array([bin(byte).count("1") for byte in range(256)], np.int64)
-_BIT_SUM = np.array([sum(i for i in range(8) if byte >> i & 1) for byte in range(256)], np.int64)
-_BIT_SQUARES = np.array([sum(i * i for i in range(8) if byte >> i & 1) for byte in range(256)], np.int64)
-
-KERNELS = (
-    source_digest(Path(str(module.__file__)) for module in (statistics, windows, regimes_module, kernel_module))
-    + ":"
-    + source_digest([Path(__file__)])
+KERNELS = source_digest(
+    [*(Path(str(m.__file__)) for m in (kernel_module, regimes_module, windows, statistics, moments)), Path(__file__)]
 )
 
 
 def scratch_for(plan: Plan) -> npt.NDArray[np.float64]:
     """Working memory of `feature_row`: float64 [25, sensors]."""
     return np.empty((_SCRATCH_ROWS, plan.minimum.size), np.float64)
-
-
-# The loops below run over sensors, which lie side by side in memory, and each writes few arrays: that is the form which
-# the compiler turns into vector instructions. Where all sensors of a slot are there, counts are kept once for all.
-
-
-@heapless_kernel
-def _reset(moments: npt.NDArray[np.float64]) -> None:
-    moments[:, :] = 0.0
-    moments[_LOW, :] = np.inf
-    moments[_HIGH, :] = -np.inf
-
-
-@heapless_kernel
-def _add_slot(row: npt.NDArray[np.float64], position: float, m: npt.NDArray[np.float64]) -> None:
-    """Add a slot in which every sensor has a value."""
-    total, squares, cross = m[_TOTAL], m[_SQUARES], m[_CROSS]
-    low, high = m[_LOW], m[_HIGH]
-    for c in range(row.size):
-        total[c] += row[c]
-        squares[c] += row[c] * row[c]
-        cross[c] += position * row[c]
-    for c in range(row.size):
-        low[c] = row[c] if row[c] < low[c] else low[c]
-        high[c] = row[c] if row[c] > high[c] else high[c]
-
-
-@heapless_kernel
-def _add_slot_with_gaps(row: npt.NDArray[np.float64], position: float, m: npt.NDArray[np.float64]) -> None:
-    """Add a slot in which some sensors are missing; adding 0.0 for those leaves the sums' bits as they are."""
-    for c in range(row.size):
-        there = row[c] == row[c]
-        value = row[c] if there else 0.0
-        one = 1.0 if there else 0.0
-        m[_TOTAL, c] += value
-        m[_SQUARES, c] += value * value
-        m[_CROSS, c] += position * value
-        m[_LOW, c] = row[c] if row[c] < m[_LOW, c] else m[_LOW, c]
-        m[_HIGH, c] = row[c] if row[c] > m[_HIGH, c] else m[_HIGH, c]
-        m[_PRESENT, c] += one
-        m[_POSITIONS, c] += position * one
-        m[_POSITION_SQUARES, c] += position * position * one
-
-
-@heapless_kernel
-def _scale_row(
-    row: npt.NDArray[np.float32],
-    mean: npt.NDArray[np.float32],
-    inverse_std: npt.NDArray[np.float32],
-    normalised: bool,
-    out: npt.NDArray[np.float64],
-) -> None:
-    """A slot's values in the units the features use; the arithmetic is float32, the result float64."""
-    if normalised:
-        for c in range(row.size):
-            out[c] = (row[c] - mean[c]) * inverse_std[c]
-    else:
-        for c in range(row.size):
-            out[c] = row[c]
-
-
-@heapless_kernel
-def _add_slots(
-    values: npt.NDArray[np.float32],
-    regime: npt.NDArray[np.uint8],
-    full: npt.NDArray[np.bool_],
-    mean: npt.NDArray[np.float32],
-    inverse_std: npt.NDArray[np.float32],
-    normalised: bool,
-    ring: int,
-    position: int,
-    count: int,
-    row: npt.NDArray[np.float64],
-    m: npt.NDArray[np.float64],
-) -> tuple[int, int, int]:
-    """Moments of `count` slots of a group from `ring` on, oldest first, from zero.
-
-    Returns how many of them are full, Σ position and Σ position² over those; the others are counted per sensor in `m`.
-    Positions count from the group's start.
-    """
-    _reset(m)
-    fulls, positions, position_squares = 0, 0, 0
-    for _ in range(count):
-        if regime[ring] != _NO_REGIME:
-            _scale_row(values[ring], mean[regime[ring]], inverse_std[regime[ring]], normalised, row)
-            if full[ring]:
-                _add_slot(row, np.float64(position), m)
-                fulls += 1
-                positions += position
-                position_squares += position * position
-            else:
-                _add_slot_with_gaps(row, np.float64(position), m)
-        position += 1
-        ring += 1
-        if ring == full.size:
-            ring = 0
-    return fulls, positions, position_squares
-
-
-@heapless_kernel
-def _merge_sums(
-    sums: npt.NDArray[np.float64],
-    low: npt.NDArray[np.float64],
-    high: npt.NDArray[np.float64],
-    shift: float,
-    m: npt.NDArray[np.float64],
-) -> None:
-    """Add a group's sums [(Σx, Σx², Σ position·x), sensor] and bounds; it starts `shift` from the window's end."""
-    total, squares, cross = m[_TOTAL], m[_SQUARES], m[_CROSS]
-    lowest, highest = m[_LOW], m[_HIGH]
-    for c in range(total.size):
-        cross[c] += sums[_CROSS, c] + shift * sums[_TOTAL, c]
-    for c in range(total.size):
-        total[c] += sums[_TOTAL, c]
-        squares[c] += sums[_SQUARES, c]
-    for c in range(total.size):
-        lowest[c] = low[c] if low[c] < lowest[c] else lowest[c]
-        highest[c] = high[c] if high[c] > highest[c] else highest[c]
-
-
-@heapless_kernel
-def _merge_counts(group: npt.NDArray[np.float64], shift: float, m: npt.NDArray[np.float64]) -> None:
-    """Add the per-sensor counts of a group in which values are missing. Whole numbers, so exact in any order."""
-    for c in range(group.shape[1]):
-        present, positions = group[_PRESENT, c], group[_POSITIONS, c]
-        m[_PRESENT, c] += present
-        m[_POSITIONS, c] += positions + shift * present
-        m[_POSITION_SQUARES, c] += group[_POSITION_SQUARES, c] + 2.0 * shift * positions + shift * shift * present
-
-
-@heapless_kernel
-def _counts_of(presence: npt.NDArray[np.uint16], m: npt.NDArray[np.float64]) -> None:
-    """Per-sensor counts of a kept group from its presence bits."""
-    for c in range(presence.size):
-        low, high = presence[c] & 0xFF, presence[c] >> 8
-        upper = _BIT_COUNT[high]
-        m[_PRESENT, c] = _BIT_COUNT[low] + upper
-        m[_POSITIONS, c] = _BIT_SUM[low] + _BIT_SUM[high] + 8 * upper
-        m[_POSITION_SQUARES, c] = _BIT_SQUARES[low] + _BIT_SQUARES[high] + 16 * _BIT_SUM[high] + 64 * upper
 
 
 @heapless_kernel
@@ -210,15 +78,15 @@ def _ewma(
     row: npt.NDArray[np.float64],
     m: npt.NDArray[np.float64],
 ) -> None:
-    """Weighted sums and weights of one window, newest slot first, into m[_TOTAL] and m[_PRESENT]."""
+    """Weighted sums and weights of one window, newest slot first, into m[TOTAL] and m[PRESENT]."""
     keep = 1.0 - 2.0 / (window + 1.0)
-    weighted, weight = m[_TOTAL], m[_PRESENT]
+    weighted, weight = m[TOTAL], m[PRESENT]
     weighted[:] = 0.0
     weight[:] = 0.0
     factor = 1.0
     for _ in range(window):
         if regime[ring] != _NO_REGIME:
-            _scale_row(values[ring], mean[regime[ring]], inverse_std[regime[ring]], normalised, row)
+            scale_row(values[ring], mean[regime[ring]], inverse_std[regime[ring]], normalised, row)
             for c in range(row.size):
                 there = row[c] == row[c]
                 weighted[c] += factor * row[c] if there else 0.0
@@ -266,8 +134,8 @@ def _write_moments(
     at: int,
 ) -> int:
     """The statistics that follow from moments, each for all `n` sensors. Returns the next free column."""
-    total, squares, cross, low, high = m[_TOTAL], m[_SQUARES], m[_CROSS], m[_LOW], m[_HIGH]
-    present, place_sum, place_squares = m[_PRESENT], m[_POSITIONS], m[_POSITION_SQUARES]
+    total, squares, cross, low, high = m[TOTAL], m[SQUARES], m[CROSS], m[LOW], m[HIGH]
+    present, place_sum, place_squares = m[PRESENT], m[POSITIONS], m[POSITION_SQUARES]
     for c in range(n):
         present[c] += fulls
         place_sum[c] += positions
@@ -342,12 +210,12 @@ def feature_row(
     walked, part, snapshot, row = scratch[:8], scratch[8:16], scratch[16:24], scratch[24]
 
     end = slot % slots
-    _scale_row(values[end], mean[regime[end]], inverse_std[regime[end]], normalised, row)
+    scale_row(values[end], mean[regime[end]], inverse_std[regime[end]], normalised, row)
     for c in range(n):
         out[c] = row[c]
     at = n
 
-    _reset(walked)
+    reset(walked)
     fulls, positions, position_squares = 0, 0, 0
     grid = plan.cadence_us > 0
     # On a grid groups stand at multiples of 16; by readings they are counted back from the window's end.
@@ -361,20 +229,20 @@ def feature_row(
             shift = begin - slot
             group = begin % slots // GROUP
             if grid and last - begin == GROUP - 1:
-                _merge_sums(sums[group], bounds[group, 0], bounds[group, 1], np.float64(shift), walked)
+                merge_sums(sums[group], bounds[group, 0], bounds[group, 1], np.float64(shift), walked)
                 if fullness[group] == _FULL_GROUP:
                     here, sum_here, squares_here = GROUP, 120, 1240
                 else:
                     here, sum_here, squares_here = 0, 0, 0
-                    _counts_of(presence[group], part)
-                    _merge_counts(part, np.float64(shift), walked)
+                    counts_of(presence[group], part)
+                    merge_counts(part, np.float64(shift), walked)
             else:
-                here, sum_here, squares_here = _add_slots(
+                here, sum_here, squares_here = add_slots(
                     values, regime, full, mean, inverse_std, normalised, begin % slots, 0, last - begin + 1, row, part
                 )
-                _merge_sums(part[:3], part[_LOW], part[_HIGH], np.float64(shift), walked)
+                merge_sums(part[:3], part[LOW], part[HIGH], np.float64(shift), walked)
                 if here < last - begin + 1:
-                    _merge_counts(part, np.float64(shift), walked)
+                    merge_counts(part, np.float64(shift), walked)
             fulls += here
             positions += sum_here + shift * here
             position_squares += squares_here + 2 * shift * sum_here + shift * shift * here
@@ -382,7 +250,7 @@ def feature_row(
             begin -= GROUP
         # The window's oldest group, cut at its first slot; the walk itself stays at the group's edge.
         shift = begin - slot
-        here, sum_here, squares_here = _add_slots(
+        here, sum_here, squares_here = add_slots(
             values,
             regime,
             full,
@@ -395,12 +263,12 @@ def feature_row(
             row,
             part,
         )
-        for k in range(_MOMENTS):
+        for k in range(MOMENTS):
             for c in range(row.size):
                 snapshot[k, c] = walked[k, c]
-        _merge_sums(part[:3], part[_LOW], part[_HIGH], np.float64(shift), snapshot)
+        merge_sums(part[:3], part[LOW], part[HIGH], np.float64(shift), snapshot)
         if here < last - first + 1:
-            _merge_counts(part, np.float64(shift), snapshot)
+            merge_counts(part, np.float64(shift), snapshot)
         at = _write_moments(
             plan.asked,
             fulls + here,
@@ -414,7 +282,7 @@ def feature_row(
         if plan.asked[6]:
             _ewma(values, regime, mean, inverse_std, normalised, end, window, row, part)
             for c in range(n):
-                out[at + c] = statistics.ewma(part[_TOTAL, c], part[_PRESENT, c])
+                out[at + c] = statistics.ewma(part[TOTAL, c], part[PRESENT, c])
             at += n
         if plan.asked[7]:
             for c in range(n):
@@ -422,11 +290,11 @@ def feature_row(
             at += n
         if plan.asked[8]:
             for c in range(n):
-                out[at + c] = statistics.missing_share(snapshot[_PRESENT, c], np.float64(window))
+                out[at + c] = statistics.missing_share(snapshot[PRESENT, c], np.float64(window))
             at += n
         held = 0
         for c in range(n):
-            held = max(held, int(snapshot[_PRESENT, c]))
+            held = max(held, int(snapshot[PRESENT, c]))
 
     time = state.times[a, end]
     for e in range(plan.event_since.size):
