@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from wheeltapper.durations import format_duration
-from wheeltapper.spec import MICROSECONDS_PER_HOUR, AlarmSpec, ClassSpec, FleetSpec, Sensor, Target
+from wheeltapper.spec import MICROSECONDS_PER_HOUR, AlarmSpec, ClassSpec, EventFeature, FleetSpec, Sensor, Target
 
 _LINE_CHARACTERS = 100
 
@@ -38,10 +38,7 @@ def _class_sections(spec: ClassSpec) -> list[str]:
     if spec.statics:
         keys["statics"] = list(spec.statics)
     if spec.events:
-        keys["events"] = [
-            {"kind": e.kind, "code": e.code, "windows": [format_duration(w) for w in e.windows_us], "since": e.since}
-            for e in spec.events
-        ]
+        keys["events"] = [_event(event) for event in spec.events]
     if spec.regime:
         keys["regimes"] = {"sensors": list(spec.regime.sensors), "count": spec.regime.count}
     model = {name: getattr(spec.model, name) for name in spec.model.__dataclass_fields__}
@@ -62,6 +59,11 @@ def _sensor(sensor: Sensor) -> Any:
     if not sensor.feature:
         keys["feature"] = False
     return keys
+
+
+def _event(event: EventFeature) -> dict[str, Any]:
+    windows = {"windows": [format_duration(w) for w in event.windows_us]} if event.windows_us else {}
+    return {"kind": event.kind, "code": event.code, **windows, "since": event.since}
 
 
 def _target(target: Target, cadence_us: int) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def _section(path: str, keys: Mapping[str, Any], *, array: bool = False) -> str:
 
 
 def _value(value: Any, room: int = _LINE_CHARACTERS) -> str:
-    """A TOML value; an array that does not fit `room` characters gets a line per entry."""
+    """A TOML value; an array that does not fit `room` characters goes over several lines, tables one a line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
@@ -104,12 +106,22 @@ def _value(value: Any, room: int = _LINE_CHARACTERS) -> str:
         return "{ " + ", ".join(f"{name} = {_value(item)}" for name, item in value.items()) + " }"
     if isinstance(value, list):
         entries = [_value(item) for item in value]
+        tables = any(isinstance(item, Mapping) for item in value)
         line = f"[{', '.join(entries)}]"
-        has_tables = any(isinstance(item, Mapping) for item in value)
-        if len(line) <= room and not has_tables:
-            return line
-        return "[\n" + "".join(f"    {entry},\n" for entry in entries) + "]"
+        return line if len(line) <= room and not tables else "[\n" + "".join(_lines(entries)) + "]"
     return json.dumps(value, ensure_ascii=False)
+
+
+def _lines(entries: list[str]) -> Iterator[str]:
+    """The entries of an array in indented lines: a table stands alone, the others fill the line."""
+    line = ""
+    for entry in entries:
+        alone = entry.startswith("{") or line.startswith(" {")
+        if line and (alone or len(line) + len(entry) + 6 > _LINE_CHARACTERS):
+            yield f"   {line}\n"
+            line = ""
+        line += f" {entry},"
+    yield f"   {line}\n"
 
 
 def _key(name: str) -> str:
