@@ -100,6 +100,7 @@ def test_streams_calls_and_bad_input(running: Running, packs: dict[str, bytes]):
         check_score_equals_stream(channel)
         check_rows(channel)
         check_revisions_come_first(channel)
+        check_resume_point(channel)
         check_refusals(channel)
         check_reflection_is_off(channel)
     report = running.lines()
@@ -213,6 +214,14 @@ def check_revisions_come_first(channel: grpc.Channel) -> None:
     width = len(answers[0].opened.features)
     assert len(answers[2].revisions.features) == width > 0
     assert list(answers[2].revisions.features) != list(answers[1].scores.features)[width:]
+
+
+def check_resume_point(channel: grpc.Channel) -> None:
+    """A gateway that comes back hears up to where it was answered."""
+    blocks = [block(i, [0], [now_us()], (1, 2, 3)) for i in (1, 2, 4)]
+    assert ask(channel, opening("x", gateway="back"), *blocks)[0].opened.resume_sequence == 0
+    assert ask(channel, opening("x", gateway="back"))[0].opened.resume_sequence == 2
+    assert ask(channel, opening("x", gateway="back", epoch=2))[0].opened.resume_sequence == 0
 
 
 def check_refusals(channel: grpc.Channel) -> None:

@@ -103,7 +103,8 @@ def test_assets_can_be_added_and_keep_their_handles(fleet):
 def test_limits_of_assets(fleet, packs):
     session = session_of(fleet, dataclasses.replace(SETTINGS, assets_max=2))
     assert refusal(session, opening("a", "b", "c"))[0] is Reason.TOO_MANY_ASSETS
-    session.open(opening("a", "b"))
+    session.open(opening("a"))
+    assert session.open(opening("a", "b")).handles == [0, 1]
     assert refusal(session, pb.Open(asset_ids=["c"]))[0] is Reason.TOO_MANY_ASSETS
     full = LiveFleet(Pack.from_bytes(packs["first"], KERNELS), 1, capacity_max=1)
     assert refusal(session_of(full), opening("a", "b"))[0] is Reason.CAPACITY
@@ -161,6 +162,24 @@ def test_every_bad_row_is_answered_and_the_good_ones_are_scored(fleet):
     assert scores.health[3] & pb.HEALTH_OUT_OF_RANGE
     assert np.isnan(scores.values[[0, 5, 6]]).all()
     assert np.isfinite(scores.values[[1, 2, 3, 4], 0]).all()
+
+
+def test_the_first_handle_that_is_none_is_unknown(fleet):
+    session = session_of(fleet)
+    session.open(opening("x", "y"))
+    scores = session.score(readings(1, [1, 2, 2**32 - 1], [0, 0, 0], rows_of(3)), LATER).scores
+    assert status(scores) == ["OK", "UNKNOWN_HANDLE", "UNKNOWN_HANDLE"]
+    assert scores.handles.tolist() == [1, 2, 2**32 - 1]
+
+
+def test_backlog_is_scored_and_raises_no_alarm(fleet):
+    session = session_of(fleet)
+    session.open(opening("live", "backlog"))
+    live = session.score(readings(1, [0] * 4, range(4), rows_of(4)), LATER).scores
+    old = session.score(readings(2, [1] * 4, range(4), rows_of(4), historical=True), LATER).scores
+    np.testing.assert_array_equal(live.values, old.values)
+    assert pb.ALARM_STATE_RAISED in live.alarms
+    assert set(old.alarms.ravel()) == {pb.ALARM_STATE_NONE}
 
 
 def test_rows_of_the_wrong_width_are_answered(fleet):
@@ -221,9 +240,9 @@ def test_revisions_are_cut_to_the_limit_and_name_their_assets(fleet):
     assert [block.handles.tolist() for block in revisions] == [[3], [3]]
     other = session_of(fleet)  # the same asset under another handle
     other.open(opening(*"xab"))
-    other.score(readings(1, [2], [8], rows_of(1)), LATER)
-    revisions = other.score(readings(1, [2], [7], rows_of(1, 8)), LATER).revisions
-    assert [block.handles.tolist() for block in revisions] == [[2]]
+    other.score(readings(1, [1], [8], rows_of(1)), LATER)
+    revisions = other.score(readings(1, [1], [7], rows_of(1, 8)), LATER).revisions
+    assert [block.handles.tolist() for block in revisions] == [[1]]
 
 
 def test_events_are_taken_and_change_what_follows(fleet):
