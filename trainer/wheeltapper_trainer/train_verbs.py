@@ -1,0 +1,232 @@
+"""`wheeltapper train`, `evaluate` and `score` on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wheeltapper_command.errors import Exit, UsageError
+from wheeltapper_command.progress import Progress, clock
+from wheeltapper_command.table import table
+from wheeltapper_command.verb import Outcome, Verb
+
+if TYPE_CHECKING:
+    from wheeltapper_trainer.training import Planned
+
+_REASONS_SHOWN = 20
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("fleet", metavar="FLEET.toml", type=Path, help="what the fleet is and what to predict")
+    parser.add_argument("--history", required=True, metavar="DIR", help="a history folder, or its address (s3://…)")
+    parser.add_argument("--registry", required=True, type=Path, metavar="DIR", help="where the release is published")
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="work in progress (default: REGISTRY.run)")
+    parser.add_argument("--resume", action="store_true", help="keep what is finished in the run folder, by its digest")
+    parser.add_argument("--ray-address", default="", metavar="A", help="a Ray cluster instead of this machine")
+    parser.add_argument("--cpus", type=int, default=0, metavar="N", help="cores to train with (default: all)")
+    parser.add_argument("--task-seconds", type=float, default=900.0, metavar="S", help="a task's longest time (900)")
+    parser.add_argument("--attempts", type=int, default=2, metavar="N", help="tries of an asset by itself (2)")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="the HTML report (default: RUN-DIR/report.html)")
+    parser.add_argument("--who", default="", metavar="NAME", help="who publishes (default: the login name)")
+    parser.add_argument("--why", default="trained", metavar="TEXT", help="the reason, for the audit log")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="the private key to sign the release with")
+    parser.add_argument("--dry-run", action="store_true", help="check everything and show the plan; train nothing")
+
+
+def _train(options: argparse.Namespace, progress: Progress) -> Outcome:
+    from wheeltapper_trainer.cluster import Limits  # noqa: PLC0415  a verb imports what it needs when it runs
+    from wheeltapper_trainer.training import Order, plan, train  # noqa: PLC0415
+
+    run_dir = options.run_dir or options.registry.with_name(f"{options.registry.name}.run")
+    order = Order(
+        fleet=options.fleet,
+        history=absolute(options.history),
+        registry=options.registry,
+        run_dir=run_dir.absolute(),
+        report=options.report or run_dir / "report.html",
+        cpus=options.cpus or available_cpus(),
+        who=options.who or _login(),
+        why=options.why,
+        address=options.ray_address,
+        key=options.key,
+        resume=options.resume,
+        limits=Limits(options.task_seconds, options.attempts),
+    )
+    if options.dry_run:
+        planned = plan(order)
+        rows = [
+            [name, count, sum(g.rows for g in planned.groups if g.asset_class == name), _groups(planned, name)]
+            for name, count in planned.job.assets
+        ]
+        result = {"classes": [dict(zip(("name", "assets", "readings", "chunks"), row, strict=True)) for row in rows]}
+        return Outcome(result, table(("class", "assets", "readings", "chunks"), rows))
+    trained = train(order, progress)
+    exit_code = Exit.PARTIAL if trained.quarantined else Exit.DONE
+    return Outcome(trained.result, _train_text(trained.result), exit_code)
+
+
+def _train_text(found: Mapping[str, Any]) -> str:
+    totals, seconds = found["metrics"], found["seconds"]
+    kept = f"{found['heads_kept']:,} heads kept of {found['heads_trained']:,} trained"
+    rows = [
+        ("release", f"{found['release']} (candidate), pack {found['pack'][:12]}"),
+        ("assets", f"{found['assets']:,}, {found['assets_failed']:,} of them failed and are answered by their class"),
+        ("models", f"{kept}: {found['class_heads']:,} of classes, {found['asset_heads_kept']:,} of single assets"),
+        ("pack", f"{found['pack_bytes'] / 1e6:,.2f} MB, {found['bytes_per_head']:,.0f} bytes a head"),
+        ("test failures", f"{totals['failures_warned']:,} of {totals['failures']:,} warned of{_lead(totals)}"),
+        ("false alarms", _per_week(totals["false_alarms_per_asset_week"])),
+        ("time", f"{clock(found['train_seconds'])}: " + ", ".join(f"{k} {clock(v)}" for k, v in seconds.items())),
+        ("report", str(found["report"])),
+    ]
+    text = "\n".join(f"{name:<14} {value}" for name, value in rows)
+    failed = [gate for gate in found["gates"] if not gate["passed"]]
+    if failed:
+        text += "\n\n" + table(
+            ("gate failed", "metric", "found", "at most", "at least"),
+            [[g["output"], g["metric"], g["found"], g["at_most"], g["at_least"]] for g in failed],
+        )
+    reasons = list(found["quarantined"].items())
+    if reasons:
+        text += "\n\n" + table(("asset set aside", "reason"), reasons[:_REASONS_SHOWN])
+        more = len(reasons) - _REASONS_SHOWN
+        text += f"\n… and {more:,} more; -o json names all" if more > 0 else ""
+    return text
+
+
+def _lead(totals: Mapping[str, Any]) -> str:
+    hours = totals["lead_median_hours"]
+    return "" if hours is None else f", half of them at least {hours:,.0f} h ahead"
+
+
+def _per_week(rate: float | None) -> str:
+    return "nothing to test on" if rate is None else f"{rate:.3f} per asset and week"
+
+
+def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("release", metavar="RELEASE", help="a number, or the stage that holds it")
+    parser.add_argument("--history", required=True, metavar="DIR", help="a history folder, or its address (s3://…)")
+    parser.add_argument("--registry", required=True, type=Path, metavar="DIR", help="the registry folder")
+    parser.add_argument("--cpus", type=int, default=0, metavar="N", help="cores to score with (default: all)")
+
+
+def _evaluate(options: argparse.Namespace, progress: Progress) -> Outcome:
+    from wheeltapper.features import KERNELS  # noqa: PLC0415
+    from wheeltapper.pack import open_pack  # noqa: PLC0415
+    from wheeltapper.registry import Registry  # noqa: PLC0415
+
+    from wheeltapper_trainer.reexamine import evaluate_pack  # noqa: PLC0415
+
+    registry, word = Registry(options.registry), options.release
+    release = registry.release(int(word)) if word.isdecimal() else registry.resolve(word)
+    pack = open_pack(release.pack_path, kernels=KERNELS)
+    cpus = options.cpus or available_cpus()
+    document = evaluate_pack(pack, release.number, absolute(options.history), cpus, progress)
+    rows = [
+        [f"{one['name']}/{output['name']}", level, name, figure["value"], figure["low"], figure["high"]]
+        for one in document["classes"]
+        for output in one["outputs"]
+        for level, figures in output["levels"].items()
+        for name, figure in figures.items()
+        if figure["value"] is not None
+    ]
+    text = table(("output", "level", "figure", "value", "from", "to (90 %)"), rows)
+    return Outcome({"release": release.number, "pack": release.sha256, **document}, text)
+
+
+def _score_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("history", metavar="HISTORY", help="a history folder, or its address (s3://…)")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--registry", type=Path, metavar="DIR", help="score with what a stage of this registry holds")
+    source.add_argument("--pack", type=Path, metavar="FILE", help="score with this pack instead (release 0)")
+    parser.add_argument("--stage", default="production", help="the stage (default: production)")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="answers, as Parquet")
+    parser.add_argument("--features", action="store_true", help="write the features beside the scores")
+    parser.add_argument("--from", dest="begin", metavar="TIME", help="write readings from this time on")
+    parser.add_argument("--cpus", type=int, default=0, metavar="N", help="cores to score with (default: all)")
+
+
+def _score(options: argparse.Namespace, progress: Progress) -> Outcome:
+    from wheeltapper.features import KERNELS  # noqa: PLC0415
+    from wheeltapper.pack import open_pack  # noqa: PLC0415
+    from wheeltapper.registry import Registry  # noqa: PLC0415
+
+    from wheeltapper_trainer.offline import Order, score_history  # noqa: PLC0415
+
+    if options.out.suffix != ".parquet":
+        raise UsageError(f"--out: expected a name ending in .parquet, found {options.out.name!r}")
+    number, path = 0, options.pack
+    if options.registry:
+        release = Registry(options.registry).resolve(options.stage)
+        number, path = release.number, release.pack_path
+    begin = time_us(options.begin) if options.begin else None
+    order = Order(options.history, options.out, begin, options.features, options.cpus or available_cpus())
+    found = score_history(order, open_pack(path, kernels=KERNELS), number, progress)
+    rows = [
+        ("readings answered", found["readings_answered"]),
+        ("readings a second", round(found["readings_per_second"])),
+    ]
+    rows += [(f"answered {name}", count) for name, count in found["statuses"].items()]
+    return Outcome(found, f"{table(('score', 'figure'), rows)}\n\nanswers in {options.out}")
+
+
+def time_us(text: str) -> int:
+    """An ISO 8601 time (UTC where it has no zone), or whole µs since 1970 UTC, as µs. Raises UsageError."""
+    if text.lstrip("-").isdigit():
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"expected a time such as 2026-01-31T08:00:00Z, found {text!r}") from error
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def absolute(history: str) -> str:
+    """A history's address as every worker finds it, wherever it runs."""
+    return history if "://" in history else str(Path(history).absolute())
+
+
+def available_cpus() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        raise UsageError("expected to find a login name, found none", "say who publishes with --who NAME") from None
+
+
+def _groups(planned: Planned, name: str) -> int:
+    return sum(group.asset_class == name for group in planned.groups)
+
+
+train = Verb(
+    name="train",
+    summary="Train a fleet: a model per machine on Ray, one pack, published as a candidate, with a report.",
+    example="wheeltapper train fleet.toml --history history --registry registry",
+    arguments=_train_arguments,
+    run=_train,
+)
+
+evaluate = Verb(
+    name="evaluate",
+    summary="What a release says about the test part of a history: figures with 90 % intervals, per level.",
+    example="wheeltapper evaluate production --history history --registry registry",
+    arguments=_evaluate_arguments,
+    run=_evaluate,
+)
+
+score = Verb(
+    name="score",
+    summary="Score a history offline, with the kernels that serve, and write the final answer to every reading.",
+    example="wheeltapper score history --registry registry --stage production --out answers.parquet",
+    arguments=_score_arguments,
+    run=_score,
+)

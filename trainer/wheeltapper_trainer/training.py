@@ -1,0 +1,179 @@
+"""`wheeltapper train`: the journey from a history and a fleet.toml to a release, on one screen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wheeltapper.config import load_fleet
+from wheeltapper.errors import CommandError, NotFound
+from wheeltapper.inspect import describe
+from wheeltapper.pack import Pack, open_pack, write_pack
+from wheeltapper.registry import Registry, Release
+from wheeltapper.release_diff import difference
+from wheeltapper.signing import Signer
+from wheeltapper_command.progress import Progress
+
+from wheeltapper_trainer.assemble import assemble
+from wheeltapper_trainer.cluster import Cluster, Limits
+from wheeltapper_trainer.evaluation import evaluate, flat_metrics
+from wheeltapper_trainer.gates import gate_results
+from wheeltapper_trainer.history import History
+from wheeltapper_trainer.job import ChunkDone, ClassDone, TrainJob
+from wheeltapper_trainer.ledger import Ledger
+from wheeltapper_trainer.lineage import lineage_of, versions
+from wheeltapper_trainer.plan import Group, check_history, groups_of
+from wheeltapper_trainer.report import write_report
+from wheeltapper_trainer.split import resolve_split
+from wheeltapper_trainer.stages import Stages
+from wheeltapper_trainer.thresholds import choose_thresholds
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to train, from what, into what, and with which machines. `address`: a Ray cluster; empty: this machine."""
+
+    fleet: Path
+    history: str
+    registry: Path
+    run_dir: Path
+    report: Path
+    cpus: int
+    who: str
+    why: str
+    address: str = ""
+    key: Path | None = None  # signs the release
+    resume: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A finished run: its release, `result` for `-o json`, and asset → reason of those set aside."""
+
+    release: Release
+    result: Mapping[str, Any]
+    quarantined: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a run will do, known before it starts anything."""
+
+    job: TrainJob
+    groups: Sequence[Group]
+
+
+def plan(order: Order) -> Planned:
+    """Read the fleet, hold the history against it, fix the split, cut the work. Raises what a user can mend."""
+    spec = load_fleet(order.fleet)
+    history = History.open(order.history)
+    check_history(history, spec)
+    groups = groups_of(history.plan(), spec)
+    counts = tuple((c.name, sum(len(g.asset_ids) for g in groups if g.asset_class == c.name)) for c in spec.classes)
+    splits = resolve_split(history, spec)
+    return Planned(TrainJob(order.history, str(order.run_dir), spec, splits, counts, spec.seed), groups)
+
+
+def train(order: Order, progress: Progress) -> Trained:
+    """Train a fleet and publish it as a candidate. Raises CommandError where nothing can be published."""
+    began = time.perf_counter()
+    with Cluster(order.cpus, order.address) as cluster:
+        planned = plan(order)
+        ledger = Ledger(order.run_dir, order.resume)
+        stages = Stages(planned.job, cluster, ledger, order.limits, progress, versions())
+        cluster.wait_ready()
+        contents = stages.read_contents(planned.groups)
+        stages.learn_regimes()
+        samples = stages.sample(planned.groups)
+        class_heads = stages.fit_classes(samples)
+        chunks, own_heads = stages.train_assets(planned.groups)
+    packing = time.perf_counter()
+    _check_any_left(planned, stages, class_heads)
+    progress.say("thresholds, pack and evaluation")
+    thresholds = choose_thresholds(planned.job, chunks)
+    evaluation = evaluate(planned.job, chunks, thresholds)
+    metrics = flat_metrics(evaluation)
+    lineage = lineage_of(planned.job, contents)
+    pack = write_pack(assemble(planned.job, samples, chunks, thresholds, lineage, metrics))
+    registry = Registry(order.registry, signer=Signer.from_file(order.key) if order.key else None)
+    production = _production(registry)
+    gates = gate_results(planned.job.spec, metrics)
+    details = {
+        "assets_failed": len(stages.quarantined),
+        "totals": {k: v for k, v in evaluation["totals"].items() if k != "lead_hours"},
+    }
+    release = registry.publish(pack, who=order.who, why=order.why, gates=gates, details=details)
+    ended = time.perf_counter()
+    seconds = _seconds(stages, cluster, ended - packing)
+    result = {
+        "release": release.number,
+        "pack": release.sha256,
+        "fleet": planned.job.spec.name,
+        **_sizes(pack, class_heads, own_heads),
+        "assets_failed": len(stages.quarantined),
+        "quarantined": dict(sorted(stages.quarantined.items())),
+        "readings": sum(group.rows for group in planned.groups),
+        "train_seconds": round(ended - began, 3),
+        "seconds": seconds,
+        "work_reused": ledger.found,
+        "gates": gates,
+        "metrics": evaluation["totals"],
+        "report": str(order.report),
+    }
+    progress.say(f"report: {order.report}")
+    changes = None if production is None else difference(describe(production[1]), describe(Pack.from_bytes(pack)))
+    write_report(order.report, planned.job, evaluation, result, lineage, production and production[0], changes)
+    return Trained(release, result, stages.quarantined)
+
+
+def _check_any_left(planned: Planned, stages: Stages, heads: Sequence[ClassDone]) -> None:
+    """Raises CommandError where a class has nothing to answer with: a pack without it would silence its gateways."""
+    for name, assets in planned.job.assets:
+        failed = [a for g in planned.groups if g.asset_class == name for a in g.asset_ids if a in stages.quarantined]
+        if len(failed) == assets:
+            raise CommandError(
+                f"every asset of class {name!r} failed; the first: {failed[0]}: {stages.quarantined[failed[0]]}",
+                "nothing was published; --resume takes up what is finished once this is mended",
+            )
+        if not any(done.trees for done in heads if done.asset_class == name):
+            raise CommandError(
+                f"class {name!r} has no head: no reading before its test part has a known label for any target",
+                "bring more history, shorten horizons and windows, or choose other targets",
+            )
+
+
+def _production(registry: Registry) -> tuple[int, Pack] | None:
+    """(release, pack) of what serves now, to compare with; None where nothing does."""
+    try:
+        release = registry.resolve("production")
+    except NotFound:
+        return None
+    return release.number, open_pack(release.pack_path)
+
+
+def _sizes(pack: bytes, class_heads: Sequence[ClassDone], own_heads: Sequence[ChunkDone]) -> dict[str, Any]:
+    known = describe(Pack.from_bytes(pack))
+    fitted = sum(done.trees > 0 for done in class_heads)
+    return {
+        "assets": known["assets"],
+        "heads_trained": fitted + sum(done.heads_trained for done in own_heads),
+        "heads_kept": known["heads"],
+        "class_heads": fitted,
+        "asset_heads_tried": sum(done.heads_trained for done in own_heads),
+        "asset_heads_kept": sum(done.heads_kept for done in own_heads),
+        "pack_bytes": known["bytes"],
+        "bytes_per_head": known["bytes_per_head"],
+    }
+
+
+def _seconds(stages: Stages, cluster: Cluster, pack_seconds: float) -> dict[str, float]:
+    """Where the time went: `start` and `pack` on the clock; the others are the workers', over all cores. `wait` is what
+    the cores were there for and did not use: tasks on their way, imports, the uneven end of a stage."""
+    busy = {phase: stages.seconds[phase] for phase in ("read", "features", "fit")}
+    wait = max(0.0, stages.seconds["cores"] - sum(busy.values()))
+    found = {"start": cluster.start_seconds, **busy, "pack": pack_seconds, "wait": wait}
+    return {phase: round(seconds, 3) for phase, seconds in found.items()}
