@@ -140,6 +140,20 @@ def test_resume_point_settles_what_was_answered(scorer: Any) -> None:
         assert gateway.counters.resent_rows == 0
 
 
+def test_an_answer_given_twice_is_told_once(scorer: Any) -> None:
+    scorer.acks = False
+    with gateway_to(scorer.address, {"durable": True}) as gateway:
+        send(gateway, range(1))
+        assert len(list(gateway.answers(timeout=0.3))) == 1
+        scorer.safe.clear()  # the scorer lost what it had not made durable
+        scorer.acks = True
+        gateway._link.hang_up()
+        assert gateway.flush(10)
+        assert len(scorer.blocks) == 2
+        assert list(gateway.answers(timeout=0.1)) == []
+        assert gateway.counters.answered_rows == 1
+
+
 def test_restart_sends_what_the_spool_holds(scorer: Any, tmp_path: Path) -> None:
     with gateway_to("127.0.0.1:1", spool=tmp_path / "s") as gateway:
         send(gateway, range(5))

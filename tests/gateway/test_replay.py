@@ -240,6 +240,18 @@ def test_the_command_writes_what_it_was_told(tmp_path: Path, scorer: Any, ending
     )
 
 
+def test_a_bare_install_replays_csv_and_says_what_parquet_needs(tmp_path: Path, scorer: Any) -> None:
+    bare = "import sys; sys.modules.update(pyarrow=None, numpy=None, numba=None); "
+    folder, out = csv_history(tmp_path / "h"), tmp_path / "answers.csv"
+    words = ["wheeltapper", "replay", str(folder), "--to", scorer.address, "--quiet", "--out"]
+    for name, code in ((out, 0), (tmp_path / "answers.parquet", 2)):
+        program = f"{bare}sys.argv = {[*words, str(name)]!r}; {RUN}"
+        done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=60)
+        assert done.returncode == code, done.stderr
+    assert "wheeltapper-gateway[replay]" in done.stderr
+    assert len(list(csv.DictReader(out.open()))) == 120
+
+
 # The one verb, so that this test needs no other package's.
 RUN = (
     "import wheeltapper_command.main as m; from wheeltapper_gateway.verbs import replay; "
