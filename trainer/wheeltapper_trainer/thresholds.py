@@ -115,7 +115,7 @@ def warnings_of(
     alarm_states(values, begin, threshold, float(off), alarm.hold, below, states)
     code = None if target.code == ANY_CODE else target.code
     by_asset = [
-        _match(spec, target, alarm, times[a:b], states[a:b], scores.failures(asset, code))
+        match_cases(spec, target, alarm, times[a:b], states[a:b], scores.failures(asset, code))
         for asset, (a, b) in enumerate(pairwise(begin))
     ]
     return Warnings(
@@ -129,7 +129,7 @@ def warnings_of(
     )
 
 
-def _match(
+def match_cases(
     spec: ClassSpec,
     target: Target,
     alarm: AlarmSpec,
@@ -137,7 +137,9 @@ def _match(
     states: npt.NDArray[np.uint8],
     failures: npt.NDArray[np.int64],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """One asset: (case times, whether each was false, failure times, lead of each failure or -1)."""
+    """One asset's alarm states against its failures int64[k]: (case times, whether each was false, the failures that
+    count, lead of each or -1), as `Warnings` has them.
+    """
     cases = times[states == RAISED]
     if not len(times):
         return cases, np.empty(0, np.bool_), np.empty(0, np.int64), np.empty(0, np.int64)
