@@ -15,7 +15,9 @@ _REPAIR = "`wheeltapper release verify --repair` writes the pointers again from 
 def pointer_bytes(entries: Sequence[Entry], number: int) -> bytes:
     """What the pointer of its stage says once entry `number` has happened."""
     entry = entries[number - 1]
-    return entry_bytes({"entry": number, "pack": entry.pack, "release": entry.release, "stage": entry.stage})
+    return entry_bytes(
+        {"entry": number, "pack": entry.pack, "release": entry.release, "sha256": entry.sha256, "stage": entry.stage}
+    )
 
 
 def read_pointer(path: Path) -> bytes | None:

@@ -7,7 +7,6 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-
 from wheeltapper.config import METRICS, load_fleet, parse_fleet
 from wheeltapper.spec import STATISTICS, AlarmSpec, ModelSpec
 
