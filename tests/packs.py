@@ -15,17 +15,20 @@ KERNELS = "kernels of a test"
 
 def random_trees(rng: np.random.Generator, features: int, trees: int, splits_max: int = 5) -> Trees:
     """Trees of random shape, 0 to `splits_max` splits each, as XGBoost would number them."""
-    begin, left, right, feature, value, default_left = [0], [], [], [], [], []
+    begin, left, right, feature, value, default_left, cover = [0], [], [], [], [], [], []
     for _ in range(trees):
-        own_left, own_right = [-1], [-1]
+        own_left, own_right, own_cover = [-1], [-1], [float(rng.uniform(10, 100))]
         for _ in range(int(rng.integers(0, splits_max + 1))):
             leaf = int(rng.choice([i for i, child in enumerate(own_left) if child < 0]))
             own_left[leaf], own_right[leaf] = len(own_left), len(own_left) + 1
             own_left += [-1, -1]
             own_right += [-1, -1]
+            share = float(rng.uniform(0.05, 0.95))
+            own_cover += [share * own_cover[leaf], (1 - share) * own_cover[leaf]]
         size = len(own_left)
         left += own_left
         right += own_right
+        cover += own_cover
         feature += rng.integers(0, features, size).tolist()
         value += rng.normal(size=size).tolist()
         default_left += (rng.random(size) < 0.5).tolist()
@@ -37,6 +40,7 @@ def random_trees(rng: np.random.Generator, features: int, trees: int, splits_max
         np.array(feature, np.int32),
         np.array(value, np.float32),
         np.array(default_left, np.bool_),
+        np.array(cover, np.float32),
         features,
     )
 

@@ -27,22 +27,25 @@ class Trees(NamedTuple):
     """Trees of one head, in the order in which they are added.
 
     nodes: NODE[N]; begin: int64[T + 1], where each tree starts in `nodes`; depth: uint8[T], steps from root to the
-    deepest leaf.
+    deepest leaf; cover: float32[N], how much training weight (the sum of hessians) reached each node.
     """
 
     nodes: NDArray[np.void]
     begin: NDArray[np.int64]
     depth: NDArray[np.uint8]
+    cover: NDArray[np.float32]
 
 
 class Forest(NamedTuple):
     """Every head's trees behind one another. Arrays are read-only, so kernels compile once for file and memory.
 
-    nodes: NODE[N]; tree_begin: int64[T + 1]; tree_depth: uint8[T]; head_trees: int64[H, 2], first and end tree;
+    nodes: NODE[N]; node_cover: float32[N], which only reasons read, so the walk leaves its pages cold;
+    tree_begin: int64[T + 1]; tree_depth: uint8[T]; head_trees: int64[H, 2], first and end tree;
     head_parent: int32[H], the head it continues or -1; head_base: float32[H], where a head without parent starts.
     """
 
     nodes: NDArray[np.void]
+    node_cover: NDArray[np.float32]
     tree_begin: NDArray[np.int64]
     tree_depth: NDArray[np.uint8]
     head_trees: NDArray[np.int64]
@@ -57,13 +60,15 @@ def plant(
     feature: NDArray[np.int32],
     value: NDArray[np.float32],
     default_left: NDArray[np.bool_],
+    cover: NDArray[np.float32],
     feature_count: int,
 ) -> Trees:
     """Lay out trees that are given as XGBoost gives them.
 
     Node arrays of all trees stand behind one another (begin: int64[T + 1]); `left` and `right` count from the tree's
-    own first node and are -1 at a leaf; `value` is a threshold (x < value goes left) or a leaf's weight. Nodes that
-    no path reaches are left out. Raises ValueError where a tree is larger than the layout holds or a leaf not finite.
+    own first node and are -1 at a leaf; `value` is a threshold (x < value goes left) or a leaf's weight; `cover` is the
+    sum of hessians. Nodes that no path reaches are left out. Raises ValueError where a tree is larger than the layout
+    holds or a leaf not finite.
     """
     if not 0 < feature_count <= FEATURES_MAX:
         raise ValueError(f"expected 1 to {FEATURES_MAX} features, found {feature_count}")
@@ -73,17 +78,20 @@ def plant(
     if not np.isfinite(value).all():
         raise ValueError("expected finite thresholds and leaf weights, found one that is not")
     nodes = np.zeros(len(value), NODE)
+    covers = np.zeros(len(value), np.float32)
     planted = np.zeros(len(begin), np.int64)
     depth = np.zeros(sizes.size, np.int64)
-    count = _plant(begin, left, right, feature, value, default_left, feature_count, nodes, planted, depth)
+    count = _plant(
+        begin, left, right, feature, value, default_left, cover, feature_count, nodes, covers, planted, depth
+    )
     if depth.size and depth.max() > DEPTH_MAX:
         raise ValueError(f"expected trees of depth {DEPTH_MAX} at most, found {depth.max()}; lower max_depth")
-    return Trees(nodes[:count].copy(), planted, depth.astype(np.uint8))
+    return Trees(nodes[:count].copy(), planted, depth.astype(np.uint8), covers[:count].copy())
 
 
 def no_trees() -> Trees:
     """A head without trees: its margin is its base, or its parent's margin."""
-    return Trees(np.zeros(0, NODE), np.zeros(1, np.int64), np.zeros(0, np.uint8))
+    return Trees(np.zeros(0, NODE), np.zeros(1, np.int64), np.zeros(0, np.uint8), np.zeros(0, np.float32))
 
 
 def join(parts: Sequence[Trees]) -> Trees:
@@ -94,6 +102,7 @@ def join(parts: Sequence[Trees]) -> Trees:
         np.concatenate([np.zeros(0, NODE), *(part.nodes for part in parts)]),
         np.concatenate([*begins, shifts[-1:]]).astype(np.int64),
         np.concatenate([np.zeros(0, np.uint8), *(part.depth for part in parts)]),
+        np.concatenate([np.zeros(0, np.float32), *(part.cover for part in parts)]),
     )
 
 
@@ -108,6 +117,7 @@ def build_forest(heads: Sequence[tuple[Trees, int, float | np.float32]]) -> Fore
     return frozen(
         Forest(
             joined.nodes,
+            joined.cover,
             joined.begin,
             joined.depth,
             np.stack([first, ends], axis=1) if heads else np.zeros((0, 2), np.int64),
@@ -121,6 +131,7 @@ def frozen(forest: Forest) -> Forest:
     """The same forest with read-only arrays."""
     return Forest(
         _read_only(forest.nodes),
+        _read_only(forest.node_cover),
         _read_only(forest.tree_begin),
         _read_only(forest.tree_depth),
         _read_only(forest.head_trees),
@@ -260,12 +271,14 @@ def _plant(
     feature: NDArray[np.int32],
     value: NDArray[np.float32],
     default_left: NDArray[np.bool_],
+    cover: NDArray[np.float32],
     feature_count: int,
     nodes: NDArray[np.void],
+    covers: NDArray[np.float32],
     planted: NDArray[np.int64],
     depth: NDArray[np.int64],
 ) -> int:
-    """Breadth-first copy of every tree into `nodes`; returns how many were written."""
+    """Breadth-first copy of every tree into `nodes` and `covers`; returns how many were written."""
     written = 0
     for tree in range(begin.shape[0] - 1):
         source = begin[tree]
@@ -280,6 +293,7 @@ def _plant(
             at = source + queue[place]
             node = nodes[written + place]
             node.value = value[at]
+            covers[written + place] = cover[at]
             if left[at] < 0:
                 node.feature = 2 * feature_count
                 node.left = place

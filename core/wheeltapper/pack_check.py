@@ -30,6 +30,7 @@ _FAULTS = (
     "node {node}: expected a leaf that leads to itself",
     "node {node}: expected a finite threshold or weight",
     "expected the stated depth",
+    "node {node}: expected a finite cover, of at least 0 and above it where the node splits",
 )
 
 
@@ -94,6 +95,7 @@ def _check_shapes(
     heads, trees, assets = len(arrays["head_parent"]), len(arrays["tree_depth"]), len(arrays["asset_class"])
     most = max(slots, default=0)
     expected: dict[str, tuple[int, ...]] = {
+        "node_cover": (len(arrays["nodes"]),),
         "tree_begin": (trees + 1,),
         "head_trees": (heads, 2),
         "head_base": (heads,),
@@ -163,7 +165,7 @@ def _check_trees(forest: Forest, head_class: NDArray[np.int32], features: NDArra
         raise PackError(f"tree_begin: expected to grow from 0 to {len(forest.nodes)}, found otherwise")
     owned = forest.head_trees[:, 1] - forest.head_trees[:, 0]
     tree_features = np.repeat(features[head_class], owned) if len(owned) else np.zeros(0, np.int64)
-    fault, tree, node = _tree_fault(forest.nodes, begin, forest.tree_depth, tree_features)
+    fault, tree, node = _tree_fault(forest.nodes, forest.node_cover, begin, forest.tree_depth, tree_features)
     if fault:
         raise PackError(f"tree {tree}: {_FAULTS[fault].format(node=node)}, found otherwise")
 
@@ -171,6 +173,7 @@ def _check_trees(forest: Forest, head_class: NDArray[np.int32], features: NDArra
 @kernel
 def _tree_fault(
     nodes: NDArray[np.void],
+    cover: NDArray[np.float32],
     begin: NDArray[np.int64],
     depth: NDArray[np.uint8],
     features: NDArray[np.int64],
@@ -192,6 +195,8 @@ def _tree_fault(
                 return 2, tree, i
             if not np.isfinite(node.value):
                 return 7, tree, i
+            if not 0.0 <= cover[root + i] < np.inf:
+                return 9, tree, i
             if node.feature == 2 * features[tree]:
                 if left != i:
                     return 6, tree, i
@@ -202,6 +207,8 @@ def _tree_fault(
                 return 3, tree, i
             elif filled + 2 > size:
                 return 4, tree, i
+            elif cover[root + i] == 0.0:
+                return 9, tree, i  # a reason divides by it
             else:
                 level[filled] = level[filled + 1] = level[i] + 1
                 filled += 2

@@ -101,6 +101,7 @@ def seal_content(content: PackContent) -> bytes:
     arrays: dict[str, NDArray[Any]] = {
         "meta": np.frombuffer(canonical_json(meta), np.uint8),
         "nodes": forest.nodes,
+        "node_cover": forest.node_cover,
         "tree_begin": forest.tree_begin,
         "tree_depth": forest.tree_depth,
         "head_trees": forest.head_trees,

@@ -37,6 +37,7 @@ _ENTRY = struct.Struct("<24s4sI4Q")
 FLEET_SECTIONS = {
     "meta": ("u1", 1),
     "nodes": ("node", 1),
+    "node_cover": ("f4", 1),
     "tree_begin": ("i8", 1),
     "tree_depth": ("u1", 1),
     "head_trees": ("i8", 2),

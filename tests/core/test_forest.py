@@ -74,7 +74,7 @@ def test_margin_is_xgboosts(seed, depth, rounds, features, missing, exponent, ob
     every = trees_of(booster, features)
     base = base_of(booster, objective, base_score_of(booster))
     cut = int(every.begin[rounds])
-    child = (every.nodes[cut:], every.begin[rounds:] - cut, every.depth[rounds:])
+    child = (every.nodes[cut:], every.begin[rounds:] - cut, every.depth[rounds:], every.cover[cut:])
     forest = build_forest([(trees_of(first, features), -1, base), (type(every)(*child), 0, 0.0)])
     asked = awkward_rows(every.nodes, rows)
     found = margins(forest, np.ones(len(asked), np.int32), asked)
@@ -127,8 +127,10 @@ def test_plant_puts_children_side_by_side_and_drops_what_no_path_reaches():
         np.array([1, 0, 0, 0, 0], np.int32),
         np.array([0.5, 9, 2, 9, 4], np.float32),
         np.array([True, False, False, False, False]),
+        np.array([7, 9, 5, 9, 2], np.float32),
         3,
     )
+    assert trees.cover.tolist() == [7, 2, 5]
     assert trees.nodes.tolist() == [(0.5, 3 + 1, 1), (4.0, 6, 1), (2.0, 6, 2)]
     assert trees.begin.tolist() == [0, 3]
     assert trees.depth.tolist() == [1]
@@ -144,6 +146,7 @@ def test_join_keeps_order():
     whole = join(parts)
     assert whole.begin.tolist()[-1] == len(whole.nodes) == sum(len(p.nodes) for p in parts)
     assert np.array_equal(whole.nodes[whole.begin[2] :], parts[2].nodes)
+    assert np.array_equal(whole.cover[whole.begin[2] :], parts[2].cover)
     assert len(join([]).depth) == 0
 
 
@@ -188,7 +191,14 @@ def test_plant_refuses_what_the_layout_cannot_hold(count, value, words):
     one = np.array([-1], np.int32)
     with pytest.raises(ValueError, match=words):
         plant(
-            np.array([0, 1]), one, one, np.zeros(1, np.int32), np.array([value], np.float32), np.zeros(1, bool), count
+            np.array([0, 1]),
+            one,
+            one,
+            np.zeros(1, np.int32),
+            np.array([value], np.float32),
+            np.zeros(1, bool),
+            np.ones(1, np.float32),
+            count,
         )
 
 
@@ -196,5 +206,6 @@ def test_plant_refuses_a_tree_of_too_many_nodes():
     size = 65_537
     none = np.full(size, -1, np.int32)
     zero = np.zeros(size, np.int32)
+    floats = zero.astype(np.float32)
     with pytest.raises(ValueError, match="at most 65535 nodes"):
-        plant(np.array([0, size]), none, none, zero, zero.astype(np.float32), zero.astype(bool), 2)
+        plant(np.array([0, size]), none, none, zero, floats, zero.astype(bool), floats, 2)

@@ -185,7 +185,7 @@ def test_forged_section_table_is_refused(section, changes, words):
         Pack.from_bytes(sealed_again(data))
 
 
-@pytest.mark.parametrize("count", [0, 19, 20, 28, 37, 1 << 21, (1 << 32) - 1])
+@pytest.mark.parametrize("count", [0, 20, 21, 29, 38, 1 << 21, (1 << 32) - 1])
 def test_forged_section_count_is_refused(count):
     data = bytearray(DATA)
     struct.pack_into("<I", data, 12, count)
@@ -205,6 +205,11 @@ FORGERIES = {
     "leaf that leads on": (lambda: changed("nodes", LEAF, 0, "left"), "leads to itself"),
     "NaN leaf": (lambda: changed("nodes", LEAF, np.nan, "value"), "finite threshold or weight"),
     "infinite threshold": (lambda: changed("nodes", INNER, np.inf, "value"), "finite threshold or weight"),
+    "cover below nothing": (lambda: changed("node_cover", LEAF, -1), "a finite cover"),
+    "infinite cover": (lambda: changed("node_cover", LEAF, np.inf), "a finite cover"),
+    "NaN cover": (lambda: changed("node_cover", LEAF, np.nan), "a finite cover"),
+    "split that nothing reached": (lambda: changed("node_cover", INNER, 0), "above it where the node splits"),
+    "a cover too few": (lambda: forged(node_cover=np.ones(3, np.float32)), "expected shape"),
     "depth too small": (lambda: changed("tree_depth", 1, 0), "stated depth"),
     "tree of no nodes": (lambda: changed("tree_begin", 1, 0), "tree_begin"),
     "trees that wrap around": (

@@ -70,7 +70,8 @@ def test_the_page_is_enough_to_read_a_pack():
     pack, ours = read_by_the_page(data), Pack.from_bytes(data)
     meta = json.loads(bytes(pack["meta"]))
     assert json.dumps(meta, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() == bytes(pack["meta"])
-    assert list(pack)[:3] == ["meta", "nodes", "tree_begin"]
+    assert list(pack)[:4] == ["meta", "nodes", "node_cover", "tree_begin"]
+    assert pack["node_cover"] == ours.forest.node_cover.tolist()
     assert [one["name"] for one in meta["classes"]] == ["pump", "fan"]
     ids = bytes(pack["asset_ids"])
     found = [ids[a:b].decode() for a, b in zip(pack["asset_begin"], pack["asset_begin"][1:], strict=False)]

@@ -216,5 +216,8 @@ def _trees_of(arrays: Arrays, head: int) -> Trees:
     nodes = slice(arrays["head_nodes"][head], arrays["head_nodes"][head + 1])
     count = np.array([nodes.stop - nodes.start], np.int64)
     return Trees(
-        arrays["nodes"][nodes], np.concatenate([arrays["tree_begin"][trees], count]), arrays["tree_depth"][trees]
+        arrays["nodes"][nodes],
+        np.concatenate([arrays["tree_begin"][trees], count]),
+        arrays["tree_depth"][trees],
+        arrays["node_cover"][nodes],
     )

@@ -224,6 +224,7 @@ def trees_of(booster: Any, feature_count: int, columns: tuple[int, ...] | None =
         feature,
         column("split_conditions", np.float32),
         column("default_left", np.bool_),
+        column("sum_hessian", np.float32),
         feature_count,
     )
 

@@ -177,6 +177,7 @@ def _chunk_arrays(done: Sequence[OwnHeads]) -> dict[str, npt.NDArray[Any]]:
     }
     if trees:
         arrays["nodes"] = np.concatenate([tree.nodes for tree in trees])
+        arrays["node_cover"] = np.concatenate([tree.cover for tree in trees])
     return arrays | _stack(rows)
 
 
