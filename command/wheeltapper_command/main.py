@@ -56,7 +56,7 @@ def parser(verbs: Sequence[Verb]) -> argparse.ArgumentParser:
     for verb in verbs:
         own = words.add_parser(
             verb.name,
-            help=verb.summary,
+            help=verb.summary.replace("%", "%%"),  # argparse formats its help texts
             description=verb.summary,
             epilog=f"example: {verb.example}",
             aliases=list(verb.aliases),
