@@ -114,9 +114,11 @@ def _scorer(registry: Path, folder: Path) -> Iterator[str]:
             deadline = time.monotonic() + _READY_S_MAX
             while not ready.exists():
                 if process.poll() is not None or time.monotonic() > deadline:
+                    log.flush()
+                    said = (folder / "scorer.log").read_text(encoding="utf-8").strip().splitlines() or ["nothing"]
                     raise CommandError(
-                        f"the scorer was not ready within {_READY_S_MAX:.0f} s, or ended: see {folder / 'scorer.log'}",
-                        "is wheeltapper-scorer installed in this environment?",
+                        f"the scorer did not become ready within {_READY_S_MAX:.0f} s; it said last: {said[-1]}",
+                        f"all it said is in {folder / 'scorer.log'}; is wheeltapper-scorer installed here?",
                     )
                 time.sleep(0.05)
             yield ready.read_text(encoding="utf-8").strip()

@@ -30,8 +30,8 @@ from wheeltapper.errors import NotFound
 
 from wheeltapper_trainer.records import Asset, AssetReadings, Events, HistoryError, Times, content_digest
 
-__all__ = ["Asset", "AssetReadings", "Events", "History", "HistoryError", "Part", "TableWriter"]
-__all__ += ["column_names", "read_csv", "read_table", "write_table"]
+__all__ = ["Asset", "AssetReadings", "Events", "History", "HistoryError", "Part", "TableWriter", "column_names"]
+__all__ += ["read_csv", "read_table", "write_table"]
 
 _TIME = pa.timestamp("us", tz="UTC")
 _KEYS = ("asset_id", "time")
@@ -289,10 +289,9 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> dict[s
     """Named arrays of a Parquet table: words as str, times as datetime64[us], numbers as they are."""
     if not Path(path).is_file():
         raise NotFound(f"no table at {path}")
-    names = column_names(path) if columns is None else list(columns)
-    _require(column_names(path), names, str(path))
-    table = _parquet_errors(str(path), lambda: pq.ParquetFile(path).read(names))
-    return {name: _numpy(table[name]) for name in names}
+    table = _parquet_errors(str(path), lambda: pq.ParquetFile(path).read(columns))
+    _require(table.column_names, columns or (), str(path))
+    return {name: _numpy(table[name]) for name in columns or table.column_names}
 
 
 def column_names(path: str | Path) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wheeltapper.config import load_fleet
-from wheeltapper.errors import CommandError, NotFound
+from wheeltapper.errors import CommandError, NotFound, PackError
 from wheeltapper.inspect import describe
 from wheeltapper.pack import Pack, open_pack, write_pack
 from wheeltapper.registry import Registry, Release
@@ -100,7 +100,7 @@ def train(order: Order, progress: Progress) -> Trained:
     lineage = lineage_of(planned.job, contents)
     pack = write_pack(assemble(planned.job, samples, chunks, thresholds, lineage, metrics))
     registry = Registry(order.registry, signer=Signer.from_file(order.key) if order.key else None)
-    production = _production(registry)
+    production = _production(registry, progress)
     gates = gate_results(planned.job.spec, metrics)
     details = {
         "assets_failed": len(stages.quarantined),
@@ -146,13 +146,16 @@ def _check_any_left(planned: Planned, stages: Stages, heads: Sequence[ClassDone]
             )
 
 
-def _production(registry: Registry) -> tuple[int, Pack] | None:
-    """(release, pack) of what serves now, to compare with; None where nothing does."""
+def _production(registry: Registry, progress: Progress) -> tuple[int, Pack] | None:
+    """(release, pack) of what serves now, to compare with; None where nothing does that this version can read."""
     try:
         release = registry.resolve("production")
+        return release.number, open_pack(release.pack_path)
     except NotFound:
         return None
-    return release.number, open_pack(release.pack_path)
+    except PackError as error:  # a pack of another version must not keep a new one from being published
+        progress.say(f"production cannot be compared with: {error}")
+        return None
 
 
 def _sizes(pack: bytes, class_heads: Sequence[ClassDone], own_heads: Sequence[ChunkDone]) -> dict[str, Any]:
