@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import queue
 import signal
 import socket
 import struct
+import threading
 import time
 
 import grpc
@@ -390,6 +392,26 @@ def test_sigterm_drains(registry, tmp_path):
         assert server.lines()[-1]["faults"] == 0
 
 
+def test_a_drain_waits_its_turn_behind_an_answer(registry):
+    """A slow reader: the answer being written fills its window when the drain comes; both arrive whole."""
+    rows, blocks = 2_000, 40
+    with run_server(registry.path) as server, server.channel() as channel:
+        stream = Conversation(channel)
+        stream.ask(opening("x", want_features=True))
+        start = now_us() - 2 * rows * blocks * MINUTE_US
+        for i in range(blocks):
+            times = start + MINUTE_US * (i * rows + np.arange(rows))
+            stream.say(block(i, [0] * rows, times.tolist(), np.full((rows, 3), 50)))
+        time.sleep(1.0)
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("draining")
+        answers = stream.half_close()
+        assert [a.scores.sequence for a in answers if a.WhichOneof("body") == "scores"] == list(range(blocks))
+        assert sum(a.WhichOneof("body") == "drain" for a in answers) == 1
+        assert server.process.wait(20) == 0
+        assert server.lines()[-1]["faults"] == 0, server.lines()
+
+
 def test_a_gateway_that_does_not_listen_cannot_hold_the_process(registry):
     with run_server(registry.path, "--drain-seconds", "0.5") as server, server.channel() as channel:
         stream = Conversation(channel)
@@ -441,11 +463,16 @@ def test_a_server_that_cannot_begin_says_why(registry, capsys, words, code, says
 
 
 def test_two_servers_cannot_share_a_port(registry, capsys):
-    with socket.create_server(("127.0.0.1", 0)) as holder:
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as holder:  # as gRPC opens a port unless told not to
         assert begin(registry, "--listen", f"127.0.0.1:{holder.getsockname()[1]}") == 1
     assert "cannot listen on" in capsys.readouterr().err
 
 
 def begin(registry: Registry, *words: str) -> int:
     """The exit code of a server that ends by itself, in this process: starting one costs seconds."""
-    return main(serve_words(registry.path, *words)[3:])
+    bound = threading.Timer(40, os.kill, (os.getpid(), signal.SIGTERM))  # one that serves after all drains and says 0
+    bound.start()
+    try:
+        return main(serve_words(registry.path, *words)[3:])
+    finally:
+        bound.cancel()
