@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,7 @@ _AHEAD_PER_CPU = 2  # assets read and not yet written, so that memory stays boun
 _SCORED = (int(RowStatus.OK), int(RowStatus.DUPLICATE))
 _STATUS = np.array([status.name for status in RowStatus])
 
+Result = TypeVar("Result")
 Table = dict[str, npt.NDArray[Any]]
 
 
@@ -58,8 +60,9 @@ def score_history(order: Order, pack: Pack, release: int, progress: Progress) ->
     shape = _shape_of(pack, assets, order.want_features)
     readings, statuses, written = 0, Counter[str](), 0
     progress.start("scoring", sum(part.rows for part in history.plan()), "readings")
-    with TableWriter(order.out) as writer, ThreadPoolExecutor(order.cpus) as pool:
-        for table, read in _answered(order, history, assets, pack, release, shape, pool):
+    score = partial(_score_asset, order, pack, release, shape)
+    with TableWriter(order.out) as writer:
+        for table, read in in_order(order.cpus, score, _calls(history, assets, pack)):
             if len(table["time"]):
                 writer.write(table)
             readings += read
@@ -68,7 +71,7 @@ def score_history(order: Order, pack: Pack, release: int, progress: Progress) ->
             progress.advance(read)
         if not written:
             name = assets[0].asset_class
-            nothing = _Final(np.empty(0, np.int64), len(shape.outputs[name]), len(shape.features[name]))
+            nothing = FinalAnswers(np.empty(0, np.int64), len(shape.outputs[name]), len(shape.features[name]))
             writer.write(shape.table("", name, release, nothing))
     progress.finish()
     seconds = time.perf_counter() - began
@@ -80,33 +83,31 @@ def score_history(order: Order, pack: Pack, release: int, progress: Progress) ->
         "score_seconds": round(seconds, 3),
         "readings_per_second": round(readings / seconds, 1),
         "release": release,
-        "pack": pack.sha256,
         "out": str(order.out),
     }
 
 
-def _answered(
-    order: Order,
-    history: History,
-    assets: Sequence[Asset],
-    pack: Pack,
-    release: int,
-    shape: _Shape,
-    pool: ThreadPoolExecutor,
-) -> Iterator[tuple[Table, int]]:
-    """(table, readings read) of each asset in order; kernels hold no GIL, so threads are enough."""
+def in_order(cpus: int, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
+    """`function(*call)` of every call, in order, on so many threads: kernels hold no GIL. `calls` is drawn from only a
+    little ahead, so that what it reads stays bounded."""
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(cpus) as pool:
+        for call in calls:
+            waiting.append(pool.submit(function, *call))
+            if len(waiting) >= cpus * _AHEAD_PER_CPU:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _calls(history: History, assets: Sequence[Asset], pack: Pack) -> Iterator[tuple[Any, ...]]:
+    """(asset, sensors read, readings, events) of each asset."""
     events = history.events()
-    waiting: deque[Future[tuple[Table, int]]] = deque()
     for asset in assets:
         there = set(history.sensors(asset.asset_class))
         wanted = [s.name for s in pack.class_named(asset.asset_class).spec.sensors if s.name in there]
         found = next(iter(history.read([asset.asset_id], wanted)))
-        own = events.of_asset(asset.asset_id)
-        waiting.append(pool.submit(_score_asset, order, pack, release, shape, asset, wanted, found, own))
-        if len(waiting) >= order.cpus * _AHEAD_PER_CPU:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+        yield asset, wanted, found, events.of_asset(asset.asset_id)
 
 
 def _score_asset(
@@ -119,7 +120,27 @@ def _score_asset(
     readings: AssetReadings,
     events: Events,
 ) -> tuple[Table, int]:
-    """All readings of one asset in its own windows, in blocks that end where an event comes in between."""
+    """The table of one asset, and how many readings it had."""
+    final = final_answers(pack, release, asset, sensors, readings, events, order.want_features)
+    table = shape.table(asset.asset_id, asset.asset_class, release, final)
+    if order.from_us is not None:
+        table = {column: cells[final.times >= order.from_us] for column, cells in table.items()}
+    return table, len(readings.times)
+
+
+def final_answers(
+    pack: Pack,
+    release: int,
+    asset: Asset,
+    sensors: Sequence[str],
+    readings: AssetReadings,
+    events: Events,
+    want_features: bool = False,
+) -> FinalAnswers:
+    """All readings of one asset in windows of its own, in blocks that end where an event comes in between.
+
+    `sensors` names the columns of `readings`; those of the class that are not among them count as missing.
+    """
     fleet = LiveFleet(pack, release)
     name, spec = asset.asset_class, fleet.spec(asset.asset_class)
     [row] = fleet.open_assets(name, [asset.asset_id], statics_of(spec, asset)[None, :])
@@ -127,31 +148,28 @@ def _score_asset(
     values[:, [[s.name for s in spec.sensors].index(s) for s in sensors]] = readings.values
     codes = [fleet.event_code(name, f"{kind}:{code}") for kind, code in zip(events.kinds, events.codes, strict=True)]
     event_codes = np.array(codes, np.int64)
-    final = _Final(readings.times, len(shape.outputs[name]), len(shape.features[name]))
+    features = len(features_of(spec)) if want_features else 0
+    final = FinalAnswers(readings.times, len(fleet.outputs(name)), features)
     now_us = time.time_ns() // 1_000  # as a scorer has it: a reading from the future is refused here as well
     # An event at time t is known to the readings of time t and later.
     cuts = np.searchsorted(readings.times, events.times, "left")
     begin = 0
-    for cut in [*np.unique(cuts).tolist(), len(readings.times)]:
+    for cut in np.unique(np.append(cuts, len(readings.times))).tolist():
         if cut > begin:
             block = slice(begin, cut)
             rows = np.full(cut - begin, row, np.int64)
-            final.take(
-                fleet.score(name, rows, readings.times[block], values[block], now_us, False, order.want_features)
-            )
+            times = readings.times[block]
+            final.take(fleet.score(name, rows, times, values[block], now_us, want_features=want_features))
             begin = cut
         due = np.flatnonzero((cuts == cut) & (event_codes >= 0))
         if len(due) and cut < len(readings.times):
             rows = np.full(len(due), row, np.int64)
-            done = fleet.take_events(name, rows, events.times[due], event_codes[due], now_us, order.want_features)
+            done = fleet.take_events(name, rows, events.times[due], event_codes[due], now_us, want_features)
             final.revise(done.revisions)
-    table = shape.table(asset.asset_id, name, release, final)
-    if order.from_us is not None:
-        table = {column: cells[final.times >= order.from_us] for column, cells in table.items()}
-    return table, len(readings.times)
+    return final
 
 
-class _Final:
+class FinalAnswers:
     """The final answer to every distinct reading of one asset; m of them, O outputs, F features of its class."""
 
     def __init__(self, times: npt.NDArray[np.int64], outputs: int, features: int) -> None:
@@ -200,7 +218,7 @@ class _Shape:
     outputs: dict[str, list[str]]
     features: dict[str, list[str]]
 
-    def table(self, asset_id: str, asset_class: str, release: int, final: _Final) -> Table:
+    def table(self, asset_id: str, asset_class: str, release: int, final: FinalAnswers) -> Table:
         """The rows of one asset, with the columns of every class."""
         rows = len(final.times)
         table: Table = {
