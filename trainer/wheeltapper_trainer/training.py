@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from wheeltapper.config import load_fleet
 from wheeltapper.errors import CommandError, NotFound, PackError
+from wheeltapper.features import feature_rows
 from wheeltapper.inspect import describe
 from wheeltapper.pack import Pack, open_pack, write_pack
+from wheeltapper.regimes import no_regimes
 from wheeltapper.registry import Registry, Release
 from wheeltapper.release_diff import difference
 from wheeltapper.signing import Signer
@@ -80,17 +83,23 @@ def plan(order: Order) -> Planned:
 
 def train(order: Order, progress: Progress) -> Trained:
     """Train a fleet and publish it as a candidate. Raises CommandError where nothing can be published."""
-    began = time.perf_counter()
+    planned = plan(order)
     with Cluster(order.cpus, order.address) as cluster:
-        planned = plan(order)
-        ledger = Ledger(order.run_dir, order.resume)
-        stages = Stages(planned.job, cluster, ledger, order.limits, progress, versions())
-        cluster.wait_ready()
-        contents = stages.read_contents(planned.groups)
-        stages.learn_regimes()
-        samples = stages.sample(planned.groups)
-        class_heads = stages.fit_classes(samples)
-        chunks, own_heads = stages.train_assets(planned.groups)
+        return train_on(cluster, planned, order, progress)
+
+
+def train_on(cluster: Cluster, planned: Planned, order: Order, progress: Progress) -> Trained:
+    """`train` on a cluster that is starting or running."""
+    began = time.perf_counter()
+    ledger = Ledger(order.run_dir, order.resume)
+    stages = Stages(planned.job, cluster, ledger, order.limits, progress, versions())
+    _compile(planned.job)
+    cluster.wait_ready()
+    contents = stages.read_contents(planned.groups)
+    stages.learn_regimes()
+    samples = stages.sample(planned.groups)
+    class_heads = stages.fit_classes(samples)
+    chunks, own_heads = stages.train_assets(planned.groups)
     packing = time.perf_counter()
     _check_any_left(planned, stages, class_heads)
     progress.say("thresholds, pack and evaluation")
@@ -128,6 +137,14 @@ def train(order: Order, progress: Progress) -> Trained:
     changes = None if production is None else difference(describe(production[1]), describe(Pack.from_bytes(pack)))
     write_report(order.report, planned.job, evaluation, result, lineage, production and production[0], changes)
     return Trained(release, result, stages.quarantined)
+
+
+def _compile(job: TrainJob) -> None:
+    """Compile the feature kernels while Ray starts; its workers then find them in Numba's cache."""
+    for spec in job.spec.classes[:1]:
+        nothing = np.empty(0, np.int64)
+        statics, values = np.zeros(len(spec.statics), np.float32), np.zeros((1, len(spec.sensors)), np.float32)
+        feature_rows(spec, no_regimes(spec), statics, np.zeros(1, np.int64), values, nothing, nothing)
 
 
 def _check_any_left(planned: Planned, stages: Stages, heads: Sequence[ClassDone]) -> None:
