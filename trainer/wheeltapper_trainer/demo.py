@@ -49,6 +49,7 @@ class Trip:
     days: int
     seed: int
     cpus: int
+    quiet: bool = False
 
 
 def demonstrate(trip: Trip, progress: Progress) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def demonstrate(trip: Trip, progress: Progress) -> dict[str, Any]:
     begin_us = _begin_us(splits)
     streamed = folder / "streamed.parquet"
     with _scorer(order.registry, folder) as address:
-        replayed = _replay(history, address, streamed, begin_us, spec)
+        replayed = _replay(history, address, streamed, begin_us, spec, trip.quiet)
     offline = folder / "offline.parquet"
     score = ScoreOrder(str(history), offline, begin_us, want_features=True, cpus=trip.cpus)
     pack = open_pack(trained.release.pack_path)
@@ -126,9 +127,10 @@ def _scorer(registry: Path, folder: Path) -> Iterator[str]:
             _stop(process)
 
 
-def _replay(history: Path, address: str, out: Path, begin_us: int, spec: FleetSpec) -> dict[str, Any]:
+def _replay(history: Path, address: str, out: Path, begin_us: int, spec: FleetSpec, quiet: bool) -> dict[str, Any]:
     """`wheeltapper replay` of everything from `begin_us` on, windows filled before it; progress goes to our stderr."""
     words = ["replay", str(history), "--to", address, "--out", str(out), "--features", "-o", "json"]
+    words += ["--quiet"] if quiet else []
     words += ["--from", str(begin_us), "--warm-up", f"{_warm_up_s(history, begin_us, spec)}s"]
     done = subprocess.run(_command(words), stdout=subprocess.PIPE, text=True, check=False)
     try:

@@ -34,6 +34,7 @@ def _run(options: argparse.Namespace, progress: Progress) -> Outcome:
         days=options.days,
         seed=options.seed,
         cpus=options.cpus or available_cpus(),
+        quiet=options.quiet,
     )
     result = demonstrate(trip, progress)
     whole = result["stream_equals_offline"] and result["readings_answered"] == result["readings_sent"]
