@@ -172,9 +172,7 @@ class Cluster:
                     ray.init(address=self._address, **quiet)
                     self._cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
                 else:
-                    # Ray would listen on the machine's outer address; a run of its own concerns nobody else.
-                    own = {"address": "local", "_node_ip_address": "127.0.0.1"}
-                    ray.init(num_cpus=self._cpus, object_store_memory=_STORE_BYTES, **own, **quiet)
+                    ray.init(address="local", num_cpus=self._cpus, object_store_memory=_STORE_BYTES, **quiet)
                 _keep_stdout_clean()
         except Exception as error:  # whatever Ray raises is told to the caller, in whose thread it can be handled
             self._error = error
