@@ -25,8 +25,8 @@ HINT = "docs/fleet-toml.md explains every key; examples/ holds files that work"
 ALARM_METRICS = ("failures_warned_share", "lead_time_median_hours", "false_alarms_per_asset_week")
 METRICS = {
     "rul": ("rmse", "rmse_capped", "mae", "phm08", *ALARM_METRICS),
-    "failure": ("pr_auc", "roc_auc", "brier", "calibration_error", "f1", *ALARM_METRICS),
-    "anomaly": ("r2", "pr_auc", "roc_auc", *ALARM_METRICS),
+    "failure": ("pr_auc", "roc_auc", "brier", *ALARM_METRICS),
+    "anomaly": ("pr_auc", "roc_auc", *ALARM_METRICS),
 }
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
