@@ -152,6 +152,16 @@ def margins(forest: Forest, heads: NDArray[np.int32], rows: NDArray[np.float32])
     A head of -1 gives NaN. Raises ValueError where a head is not in the forest or was made for another number of
     features: kernels do not check.
     """
+    heads, rows = check_heads(forest, heads, rows)
+    out = np.empty(len(heads), np.float32)
+    margins_into(forest, heads, rows, out)
+    return out
+
+
+def check_heads(
+    forest: Forest, heads: NDArray[np.int32], rows: NDArray[np.float32]
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Both as a kernel may take them, int32[n] and float32[n, F]. Raises ValueError where it would read elsewhere."""
     heads = np.ascontiguousarray(heads, np.int32)
     rows = np.ascontiguousarray(rows, np.float32)
     if rows.ndim != 2 or heads.shape != rows.shape[:1]:
@@ -161,9 +171,7 @@ def margins(forest: Forest, heads: NDArray[np.int32], rows: NDArray[np.float32])
             f"expected heads from -1 to {len(forest.head_parent) - 1}, found {heads.min()} to {heads.max()}"
         )
     _check_width(forest, heads, rows.shape[1])
-    out = np.empty(len(heads), np.float32)
-    margins_into(forest, heads, rows, out)
-    return out
+    return heads, rows
 
 
 def _check_width(forest: Forest, heads: NDArray[np.int32], features: int) -> None:
