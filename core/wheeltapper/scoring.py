@@ -263,6 +263,7 @@ def score_block(
                 while known < position and times[order[known]] != lost:
                     known += 1
                 if known < position:
+                    out.health[order[known]] = 0  # as in a revision: answers do not tell how rows came in blocks
                     _no_answer(out, order[known], _SUPERSEDED)
                 else:
                     revised.rows[at] = a
