@@ -46,8 +46,18 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def load_verbs() -> list[Verb]:
-    """The verbs of every installed package, by name."""
-    return sorted((point.load() for point in entry_points(group=GROUP)), key=lambda verb: verb.name)
+    """The verbs of every installed package, by name. A package that cannot be imported takes only its own away."""
+    verbs: list[Verb] = []
+    for point in entry_points(group=GROUP):
+        try:
+            verbs.append(point.load())
+        except Exception as error:  # whatever a broken package raises, the others must work: they may be the repair
+            package = point.dist.name if point.dist else point.module
+            sys.stderr.write(
+                f"wheeltapper: warning: no verb {point.name!r}, package {package} cannot be imported: "
+                f"{type(error).__name__}: {error}\n"
+            )
+    return sorted(verbs, key=lambda verb: verb.name)
 
 
 def parser(verbs: Sequence[Verb]) -> argparse.ArgumentParser:
@@ -86,5 +96,3 @@ def _report(error: CommandError, output: str) -> int:
         document = {"error": str(error), "hint": error.hint, "exit_code": int(error.exit_code)}
         sys.stdout.write(json.dumps(document) + "\n")
     return int(error.exit_code)
-
-

@@ -63,7 +63,6 @@ class _LiveClass:
     assets: Assets
     work: Work
     rows: dict[str, int] = field(default_factory=dict)
-    events: list[tuple[str, np.uint64]] = field(default_factory=list)  # "kind:code" → the event features it counts for
 
 
 class LiveFleet:
@@ -121,16 +120,12 @@ class LiveFleet:
         return np.asarray(levels.max(axis=1, initial=0), np.uint8)
 
     def event_code(self, asset_class: str, name: str) -> int:
-        """The number of an event "kind:code" for `take_events`; −1 where this class has no use for it."""
-        live = self._class(asset_class)
-        for number, (known, _) in enumerate(live.events):
-            if known == name:
-                return number
-        bits = _event_bits(live.known.spec, name)
-        if not bits:
-            return -1
-        live.events.append((name, np.uint64(bits)))
-        return len(live.events) - 1
+        """What `take_events` knows an event "kind:code" by; −1 where this class has no use for it.
+
+        It is the set of event features that count it, one bit each, so no code is remembered however many a gateway
+        makes up. Ask again after `swap`: another spec has other bits.
+        """
+        return _event_bits(self._class(asset_class).known.spec, name) or -1
 
     def score(
         self,
@@ -172,7 +167,7 @@ class LiveFleet:
     ) -> EventAnswers:
         """Remember events; codes int64 [n] from `event_code`."""
         live = self._class(asset_class)
-        bits = np.array([bits for _, bits in live.events] + [0], np.uint64)[codes]
+        bits = np.maximum(codes, 0).astype(np.uint64)
         status = np.empty(len(rows), np.uint8)
         order = _by_asset_and_time(rows, times)
         revisions: list[Columns] = []
@@ -331,8 +326,6 @@ def _carry(old: _LiveClass, new: _LiveClass) -> None:
         if output.name in before:
             new.assets.alarm[:, o] = old.assets.alarm[:, before.index(output.name)]
             new.assets.run[:, o] = old.assets.run[:, before.index(output.name)]
-    for name, _ in old.events:
-        new.events.append((name, np.uint64(_event_bits(new.known.spec, name))))
 
 
 # What a ring's bytes depend on; windows and statistics are only read from it.

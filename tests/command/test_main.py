@@ -96,3 +96,19 @@ def test_tables_align_numbers_right_and_words_left() -> None:
     text = table(("asset", "alarms"), [("pump", 12), ("fan", 3)])
     assert text.splitlines() == ["asset  alarms", "─────  ──────", "pump       12", "fan         3"]
     assert "–" in table(("a",), [(None,)])
+
+
+def test_a_package_that_cannot_be_imported_takes_only_its_own_verbs_away(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken:
+        name, module, dist = "serve", "wheeltapper_gone.verbs:serve", None
+
+        def load(self) -> Verb:
+            raise ImportError("no libgone.so")
+
+    whole = [point for point in command.entry_points(group=command.GROUP) if point.name in ("inspect", "release")]
+    monkeypatch.setattr(command, "entry_points", lambda group: [Broken(), *whole])
+    assert [verb.name for verb in command.load_verbs()] == ["inspect", "release"]
+    told = capsys.readouterr().err
+    assert all(word in told for word in ("'serve'", "wheeltapper_gone", "no libgone.so")), told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from dataclasses import dataclass
 
 import numpy as np
@@ -225,3 +226,19 @@ def test_more_assets_than_allowed_are_refused() -> None:
     assert fleet.open_assets("pump", ["p3", "p3"]).tolist() == [3, 3]
     with pytest.raises(KeyError, match="turbine"):
         fleet.open_assets("turbine", ["t"])
+
+
+def test_codes_a_gateway_makes_up_cost_no_memory() -> None:
+    """Two codes of one meaning are one number, and asking for ever new ones leaves nothing behind."""
+    fan = PACK.class_named("fan")
+    counted = tuple(EventFeature("error", code, (10**9,)) for code in ("*", "e1"))
+    fleet = LiveFleet(PACK, 1)
+    live = fleet._classes["fan"]
+    live.known = dataclasses.replace(fan, spec=dataclasses.replace(fan.spec, events=counted))
+    assert fleet.event_code("fan", "error:e1") != fleet.event_code("fan", "error:e2") > 0
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    assert len({fleet.event_code("fan", f"error:made-up-{i}") for i in range(20_000)}) == 1
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 100_000, grown
