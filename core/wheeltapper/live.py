@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from wheeltapper import scoring
 from wheeltapper.alarms import off_level
+from wheeltapper.answers import Answers, EventAnswers, answers, columns, first, joined
 from wheeltapper.errors import Refused
 from wheeltapper.features import scratch_for
 from wheeltapper.pack import Pack, PackClass
@@ -22,34 +23,6 @@ from wheeltapper.windows import Plan, RowStatus, Windows, allocate, compile_plan
 
 _FIRST_CAPACITY = 16
 _SPARE_REVISIONS = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """Answers of n rows, O outputs, F features.
-
-    rows int64 [n] state row, −1 unknown; times int64 [n] µs; status uint8 [n] (RowStatus); values float32 [n, O], NaN
-    where there is none; levels, alarms uint8 [n, O]; health uint8 [n] bits; features float32 [n, F] where asked for;
-    revisions: earlier readings scored anew because a late row changed their window.
-    """
-
-    rows: npt.NDArray[np.int64]
-    times: npt.NDArray[np.int64]
-    status: npt.NDArray[np.uint8]
-    values: npt.NDArray[np.float32]
-    levels: npt.NDArray[np.uint8]
-    alarms: npt.NDArray[np.uint8]
-    health: npt.NDArray[np.uint8]
-    features: npt.NDArray[np.float32] | None = None
-    revisions: Answers | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EventAnswers:
-    """status uint8 [n] of the events (TAKEN, FUTURE, UNKNOWN_HANDLE) and the readings they changed."""
-
-    status: npt.NDArray[np.uint8]
-    revisions: Answers | None
 
 
 @dataclass(slots=True)
@@ -143,18 +116,19 @@ class LiveFleet:
         """
         live = self._class(asset_class)
         n = len(rows)
-        out = _columns(live, n, want_features)
+        shape = len(live.known.outputs), live.plan.features if want_features else 0
+        out = columns(n, *shape)
         order = _by_asset_and_time(rows, times)
         revisions: list[Columns] = []
         start = 0
         while start < n:
-            revised = _columns(live, n + live.plan.lateness + _SPARE_REVISIONS, want_features)
+            revised = columns(n + live.plan.lateness + _SPARE_REVISIONS, *shape)
             start, count = scoring.score_block(
                 live.plan, live.windows, live.heads, live.assets, live.work,
                 order, start, rows, times, values, now_us, historical, out, revised,
             )  # fmt: skip
-            revisions.append(_first(revised, count))
-        return _answers(out, revisions, want_features)
+            revisions.append(first(revised, count))
+        return answers(out, revisions, want_features)
 
     def take_events(
         self,
@@ -169,17 +143,18 @@ class LiveFleet:
         live = self._class(asset_class)
         bits = np.maximum(codes, 0).astype(np.uint64)
         status = np.empty(len(rows), np.uint8)
+        shape = len(live.known.outputs), live.plan.features if want_features else 0
         order = _by_asset_and_time(rows, times)
         revisions: list[Columns] = []
         start = 0
         while start < len(rows):
-            revised = _columns(live, live.plan.lateness + _SPARE_REVISIONS, want_features)
+            revised = columns(live.plan.lateness + _SPARE_REVISIONS, *shape)
             start, count = scoring.take_events(
                 live.plan, live.windows, live.heads, live.assets, live.work,
                 order, start, rows, times, bits, now_us, status, revised,
             )  # fmt: skip
-            revisions.append(_first(revised, count))
-        return EventAnswers(status, _joined(revisions, want_features))
+            revisions.append(first(revised, count))
+        return EventAnswers(status, joined(revisions, want_features))
 
     def swap(self, pack: Pack, release: int) -> None:
         """Serve another pack from the next block on. Windows stay; where a class changed they are placed anew.
@@ -212,6 +187,10 @@ class LiveFleet:
             for time in (10**15, 10**15 + 1, 10**15 + 1):
                 trial.score(name, rows, np.array([time]), np.zeros((1, sensors), np.float32), 2 * 10**15)
             trial.take_events(name, rows, np.array([10**15]), np.array([-1]), 2 * 10**15)
+
+    def held(self, asset_class: str) -> _LiveClass:
+        """Windows, alarms and rows of a class as they are, for `warmth` to keep and bring back."""
+        return self._class(asset_class)
 
     def _class(self, name: str) -> _LiveClass:
         try:
@@ -312,9 +291,9 @@ def _carry(old: _LiveClass, new: _LiveClass) -> None:
         new.windows = old.windows
     else:
         new.windows = allocate(new.plan, capacity)
-        new_names, old_names = _ring_names(new), _ring_names(old)
+        new_names, old_names = ring_names(new), ring_names(old)
         column = np.array([old_names.index(s) if s in old_names else -1 for s in new_names], np.int64)
-        old_events, events = _event_names(old.known.spec), _event_names(new.known.spec)
+        old_events, events = event_names(old.known.spec), event_names(new.known.spec)
         event = np.array([old_events.index(e) if e in old_events else -1 for e in events], np.int64)
         scoring.carry_windows(old.plan, old.windows, new.plan, new.windows, len(old.rows), column, event, new.work.row)
         for x, attribute in enumerate(new.known.spec.statics):
@@ -329,22 +308,22 @@ def _carry(old: _LiveClass, new: _LiveClass) -> None:
 
 
 # What a ring's bytes depend on; windows and statistics are only read from it.
-_RING_FIELDS = ("cadence_us", "slots", "minimum", "maximum", "centroids", "regime_scale", "mean", "inverse_std")
+RING_FIELDS = ("cadence_us", "slots", "minimum", "maximum", "centroids", "regime_scale", "mean", "inverse_std")
 
 
 def _same_ring(old: _LiveClass, new: _LiveClass) -> bool:
     """Whether windows laid out for one class serve the other as they are."""
-    names = [(_ring_names(one), _event_names(one.known.spec), one.known.spec.statics) for one in (old, new)]
+    names = [(ring_names(one), event_names(one.known.spec), one.known.spec.statics) for one in (old, new)]
     return names[0] == names[1] and all(
-        np.array_equal(getattr(old.plan, name), getattr(new.plan, name)) for name in _RING_FIELDS
+        np.array_equal(getattr(old.plan, name), getattr(new.plan, name)) for name in RING_FIELDS
     )
 
 
-def _ring_names(live: _LiveClass) -> list[str]:
+def ring_names(live: _LiveClass) -> list[str]:
     return [live.known.spec.sensors[i].name for i in live.plan.order]
 
 
-def _event_names(spec: ClassSpec) -> list[tuple[str, str]]:
+def event_names(spec: ClassSpec) -> list[tuple[str, str]]:
     return [(event.kind, event.code) for event in spec.events]
 
 
@@ -355,36 +334,6 @@ def _event_bits(spec: ClassSpec, name: str) -> int:
 
 def _by_asset_and_time(rows: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.lexsort((times, rows)) if len(rows) > 1 else np.zeros(len(rows), np.int64)
-
-
-def _columns(live: _LiveClass, n: int, want_features: bool) -> Columns:
-    outputs = len(live.known.outputs)
-    return Columns(
-        np.empty(n, np.int64),
-        np.empty(n, np.int64),
-        np.empty(n, np.uint8),
-        np.empty((n, outputs), np.float32),
-        np.empty((n, outputs), np.uint8),
-        np.empty((n, outputs), np.uint8),
-        np.empty(n, np.uint8),
-        np.empty((n if want_features else 0, live.plan.features), np.float32),
-    )
-
-
-def _first(columns: Columns, count: int) -> Columns:
-    return Columns._make(column[:count] for column in columns)
-
-
-def _joined(parts: list[Columns], want_features: bool) -> Answers | None:
-    if not any(len(part.rows) for part in parts):
-        return None
-    whole = parts[0] if len(parts) == 1 else Columns._make(np.concatenate(same) for same in zip(*parts, strict=True))
-    return _answers(whole, [], want_features)
-
-
-def _answers(columns: Columns, revisions: list[Columns], want_features: bool) -> Answers:
-    features = columns.features if want_features else None
-    return Answers(*columns[:-1], features=features, revisions=_joined(revisions, want_features))
 
 
 __all__ = ["Answers", "EventAnswers", "LiveFleet", "RowStatus"]
