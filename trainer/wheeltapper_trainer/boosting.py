@@ -54,11 +54,14 @@ class Model:
     base: np.float32
     parent: Model | None
 
-    def margins(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """XGBoost's own raw scores, float32[n], for float32[n, feature_count]: log-odds where logistic."""
+    def margins(self, features: NDArray[np.float32], start: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """XGBoost's own raw scores, float32[n], for float32[n, feature_count]: log-odds where logistic.
+
+        start: the parent's margins of these rows, float32[n], where they are known already.
+        """
         if len(features) == 0:
             return np.zeros(0, np.float32)
-        start = _start(features, self.base, self.parent)
+        start = _start(features, self.base, self.parent) if start is None else start
         if self.rounds == 0:
             return start
         shown = _shown(features, self.feature_count, self.columns)
@@ -128,13 +131,14 @@ def fit(
     rounds: int | None = None,
     columns: Sequence[int] | None = None,
     continues: Model | None = None,
+    start: NDArray[np.float32] | None = None,
     check: Check | None = None,
 ) -> Model:
     """Fit one head on one thread. Same arguments, same trees, whatever else runs in the process.
 
     features: float32[n, F], NaN where missing; label, weight: float32[n]; objective: "squared" or "logistic" (labels
     0 to 1); rounds: `spec.rounds`, or `spec.asset_rounds` where it continues another; columns: features it may use;
-    check: rows to stop early on. Releases the GIL while training. Raises CommandError for rows that cannot be
+    start: the margins of `continues` on these rows, where they are known already; check: rows to stop early on. Releases the GIL while training. Raises CommandError for rows that cannot be
     learnt from, Refused where `spec.device` is not there.
     """
     _validate(features, label, objective)
@@ -143,20 +147,26 @@ def fit(
     base = np.float32(0) if continues is not None else base_margin(label, weight, objective)
     count = (spec.rounds if continues is None else spec.asset_rounds) if rounds is None else rounds
 
-    def matrix(x: NDArray[np.float32], y: NDArray[np.float32], w: NDArray[np.float32] | None, ref: Any) -> Any:
+    def matrix(
+        x: NDArray[np.float32],
+        y: NDArray[np.float32],
+        w: NDArray[np.float32] | None,
+        at: NDArray[np.float32] | None,
+        ref: Any,
+    ) -> Any:
         return xgboost.QuantileDMatrix(
             _shown(x, x.shape[1], chosen),
             label=y,
             weight=w,
-            base_margin=_start(x, base, continues),
+            base_margin=_start(x, base, continues) if at is None else at,
             nthread=1,
             max_bin=spec.max_bin,
             ref=ref,
         )
 
     try:
-        train = matrix(features, label, weight, None)
-        watched = [] if check is None else [(matrix(check.features, check.label, check.weight, train), "check")]
+        train = matrix(features, label, weight, start, None)
+        watched = [] if check is None else [(matrix(check.features, check.label, check.weight, None, train), "check")]
         stopping = [] if check is None else [xgboost.callback.EarlyStopping(rounds=check.patience, save_best=True)]
         booster = xgboost.train(
             _parameters(spec, objective, seed), train, count, evals=watched, callbacks=stopping, verbose_eval=False

@@ -79,7 +79,9 @@ def fit_class(job: TrainJob, asset_class: str, slot: int, chunks: Sequence[Chunk
         label = slot_label(spec, chosen, sample["features"], sample["labels"])
         part = np.where(np.isfinite(label), sample["parts"][:, chosen.output], np.uint8(TEST))
         train, valid = (_rows(sample, label, part == which) for which in (TRAIN, VALID))
-        head = fit_class_head(spec, chosen, train, valid, job.seed, refit=job.split(asset_class).by == "asset")
+        # Where own heads are to be judged on validation rows, the class head they continue must not have seen them.
+        alone = job.split(asset_class).by == "asset" or spec.model.asset_rounds == 0
+        head = fit_class_head(spec, chosen, train, valid, job.seed, refit=alone)
     save_head(job.class_path(asset_class, slot), head)
     positives = int((train.label > 0).sum()) if chosen.target.kind == "failure" else 0
     trees = 0 if head is None else head.final.rounds

@@ -23,6 +23,7 @@ Floats = npt.NDArray[np.float32]
 _STRETCHES = 10
 _TRAIN_ROWS_MIN = 200  # fewer rows than this say more about the week than about the machine
 _VALID_ROWS_MIN = 50
+_PRIOR_STRETCHES = 2  # how many stretches of its own data the class's spread counts for, in an own anomaly head
 _LIVES_MIN = 2  # an own rul head needs to have seen this machine wear out more than once
 
 
@@ -75,7 +76,7 @@ def fit_class_head(spec: ClassSpec, slot: Slot, train: Rows, valid: Rows, seed: 
     """The class's head for a slot; None where nothing can be learnt (no known row, no failure).
 
     Rounds are chosen on `valid`, and so is the calibration. `refit` fits the serving head anew on both parts with that
-    number of rounds (whole assets were held out: they are as recent as the others).
+    number of rounds: failures are too few to leave any unused.
     """
     logistic = slot.target.kind == "failure"
     if len(train) == 0 or (logistic and not 0 < train.label.sum() < len(train)):
@@ -114,9 +115,19 @@ def fit_class_head(spec: ClassSpec, slot: Slot, train: Rows, valid: Rows, seed: 
 
 
 def fit_own_head(
-    spec: ClassSpec, slot: Slot, parent: Head, train: Rows, valid: Rows, lives: tuple[int, int], seed: int
+    spec: ClassSpec,
+    slot: Slot,
+    parent: Head,
+    train: Rows,
+    valid: Rows,
+    lives: tuple[int, int],
+    seed: int,
+    start: tuple[Floats, Floats] | None = None,
 ) -> Head | Why:
-    """A machine's own candidate for a slot, or why there is none. `lives`: its failures in (training, validation)."""
+    """A machine's own candidate for a slot, or why there is none. `lives`: its failures in (training, validation).
+
+    start: the class's margins of the training and the validation rows, where they are known already.
+    """
     if spec.model.asset_rounds == 0:
         return Why.NOT_TRAINED
     if len(train) < _TRAIN_ROWS_MIN or len(valid) < _VALID_ROWS_MIN:
@@ -134,9 +145,12 @@ def fit_own_head(
         seed=seed,
         columns=np.flatnonzero(allowed_features(spec, slot)).tolist(),
         continues=parent.final,
+        start=start and start[0],
     )
     own = replace(parent, final=model, judge=model)
-    return _with_scale(slot, own, model.margins(valid.features), valid) if slot.target.kind == "anomaly" else own
+    if slot.target.kind != "anomaly":
+        return own
+    return _with_own_spread(own, parent, valid.label - model.margins(valid.features, start and start[1]))
 
 
 def earns_its_place(
@@ -190,12 +204,31 @@ def _with_scale(slot: Slot, head: Head, margins: Floats, valid: Rows) -> Head:
         found = calibrate(margins, valid.label, valid.weight)
         return replace(head, a=found.a, b=found.b, knots=found.knots)
     if slot.target.kind == "anomaly":
-        residual = valid.label.astype(np.float64) - margins
-        low, middle, high = np.quantile(residual, [0.16, 0.5, 0.84])  # ± one sigma of a normal, deaf to outliers
-        spread = (high - low) / 2 or float(residual.std())
+        middle, spread = _spread_of(valid.label.astype(np.float64) - margins)
         floor = 1e-6 * max(1.0, float(np.abs(valid.label).max()))  # below it a residual is rounding
         return replace(head, a=float(np.float32(1.0 / max(spread, floor))), b=float(np.float32(middle)))
     return head
+
+
+def _with_own_spread(own: Head, parent: Head, residual: Floats) -> Head:
+    """The own head with the middle and spread of its residuals on validation rows, shrunk towards its class's.
+
+    One machine's validation is one season of it: as many looks as there are stretches, against a prior of a few.
+    """
+    middle, spread = _spread_of(residual.astype(np.float64))
+    of_class = 1.0 / parent.a
+    shrunk = np.sqrt((_STRETCHES * spread**2 + _PRIOR_STRETCHES * of_class**2) / (_STRETCHES + _PRIOR_STRETCHES))
+    return replace(own, a=float(np.float32(1.0 / shrunk)), b=float(np.float32(middle)))
+
+
+def _spread_of(residual: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """(middle, one sigma) of healthy residuals, deaf to single outliers but not to a heavy tail.
+
+    The tail decides how often a healthy machine alarms, so one row in a hundred must be as rare as a normal's.
+    """
+    low, middle, high = (float(q) for q in np.quantile(residual, [0.16, 0.5, 0.84]))  # ± one sigma of a normal
+    tail = float(np.quantile(np.abs(residual - middle), 0.99)) / 2.576
+    return middle, max((high - low) / 2, tail)
 
 
 def _loss(slot: Slot, label: Floats, margins: Floats) -> npt.NDArray[np.float64]:

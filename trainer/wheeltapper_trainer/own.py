@@ -61,9 +61,12 @@ def train_asset(job: TrainJob, spec: ClassSpec, heads: Sequence[Head | None], as
         if head is None:
             done.reasons[slot.index] = Why.NO_CLASS_HEAD
             continue
-        judged = asset.asset_id in split.valid_assets
-        margins = (head.judge if judged else head.final).margins(features)
-        of_class[:, slot.index] = head.values(slot, spec, margins, features)
+        margins = head.final.margins(asset.features)
+        later_margins = margins[later]
+        if head.judge is not head.final:  # what served was fitted on validation rows too, so its judge scores those
+            rows = asset.parts[later, slot.output] == VALID
+            later_margins[rows] = head.judge.margins(features[rows])
+        of_class[:, slot.index] = head.values(slot, spec, later_margins, features)
         answer[:, slot.index] = of_own[:, slot.index] = of_class[:, slot.index]
         if split.by == "asset":
             continue
@@ -97,18 +100,21 @@ def _try_own(
     margins: Floats,
     done: OwnHeads,
 ) -> tuple[Head, Floats] | None:
-    """The candidate and its margins on the rows `later`, if one could be trained; the verdict goes into `done`."""
+    """The candidate and its margins on the rows `later`, if one could be trained; the verdict goes into `done`.
+
+    `margins` float32[n]: the class's, of every row of the asset.
+    """
     label = slot_label(spec, slot, asset.features, asset.labels)
     part = np.where(np.isfinite(label), asset.parts[:, slot.output], np.uint8(TEST))
     train, valid = _rows(asset, label, part == TRAIN), _rows(asset, label, part == VALID)
-    own = fit_own_head(spec, slot, head, train, valid, _lives(job, spec, slot, asset), job.seed)
+    start = margins[part == TRAIN], margins[part == VALID]
+    own = fit_own_head(spec, slot, head, train, valid, _lives(job, spec, slot, asset), job.seed, start)
     if isinstance(own, Why):
         done.reasons[slot.index] = own
         return None
-    judging = part[later] == VALID
-    own_margins = own.final.margins(asset.features[later])
+    own_margins = own.final.margins(asset.features[later], margins[later])
     done.tried[slot.index] = True
-    won, losses = earns_its_place(slot, valid.label, margins[judging], own_margins[judging])
+    won, losses = earns_its_place(slot, valid.label, start[1], own_margins[part[later] == VALID])
     done.losses[slot.index] = losses
     done.reasons[slot.index] = Why.OWN_HEAD_KEPT if won else Why.DID_NOT_BEAT_CLASS
     return own, own_margins
