@@ -1,4 +1,4 @@
-"""Assets are cut by rows alone; a digest names all that a file depends on; finished work is found whole or not at all."""
+"""Assets are cut by rows alone; a digest names all that a file depends on; finished work is found whole or not."""
 
 from __future__ import annotations
 
