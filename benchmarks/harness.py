@@ -89,13 +89,14 @@ def main(name: str, about: str, measure: Callable[[bool], Sequence[Row]]) -> Non
     parser.add_argument("--short", action="store_true", help="seconds instead of minutes; figures are rough")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     options = parser.parse_args()
+    rows = measure(options.short)
     document = {
         "name": name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "short": options.short,
         "machine": machine(),
         "versions": versions(),
-        "rows": [asdict(row) for row in (rows := measure(options.short))],
+        "rows": [asdict(row) for row in rows],
     }
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps(document, indent=1)
