@@ -18,7 +18,7 @@ from wheeltapper.signing import Signer, TrustedKeys
 
 FORMAT = 1
 STAGES = ("candidate", "qa", "production")  # a release climbs them in this order
-ACTIONS = ("publish", "promote", "rollback")
+ACTIONS = ("publish", "promote", "rollback", "block", "unblock")
 ENTRY_BYTES_MAX = 4 << 20
 DAMAGED = "restore the file from a backup; `wheeltapper release verify` shows how far the chain holds"
 
@@ -60,7 +60,7 @@ class Entry:
 
     @property
     def release(self) -> int:
-        """The number of the `publish` entry this one is about: what serves, and what answers name."""
+        """The number of the `publish` entry this one is about: what serves, and what answers name. 0: of none."""
         return int(self.document["release"])
 
     @property

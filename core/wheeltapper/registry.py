@@ -28,6 +28,7 @@ from wheeltapper.chain import (
 )
 from wheeltapper.durable import chunks_of, locked, place_new, replace, sync_folder, write_temporary
 from wheeltapper.errors import NotFound, Refused, UsageError
+from wheeltapper.kill_switch import Blocked, blocked_by, switch_details
 from wheeltapper.promotion import check_gates, check_promotion, rollback_target
 from wheeltapper.signing import Signer, TrustedKeys
 from wheeltapper.stage_pointer import check_pointer, pointer_bytes, read_pointer
@@ -129,6 +130,11 @@ class Registry:
         state = self._states.get(stage)
         return f"{state.entry}:{state.release}" if state else ""
 
+    def blocked(self) -> Blocked:
+        """What is switched off. Where keys are pinned, only what they signed counts."""
+        self._refresh()
+        return blocked_by(self._entries, self._trusted)
+
     def check_pack(self, release: Release) -> None:
         """Raises Refused unless the release's pack has the bytes that were published."""
         for fault in pack_faults(release.pack_path, release.entry):
@@ -209,6 +215,13 @@ class Registry:
             self.check_pack(release)
             fields = {"pack": release.sha256, "gates": release.entry.document["gates"]}
             return self._release(number, self._append("rollback", number, stage, who, why, fields))
+
+    def switch(self, kind: str, name: str, *, on: bool, who: str, why: str) -> Entry:
+        """Switch the scoring of an asset, a class or the fleet (kind, with an empty name) off, or on again."""
+        _check_words(who, why)
+        details = switch_details(kind, name)
+        with self._writing():
+            return self._append("unblock" if on else "block", 0, None, who, why, {"pack": "", "details": details})
 
     def repair(self) -> None:
         """Write every pointer again that does not say what the chain says. Every writer does this first."""

@@ -50,6 +50,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     rollback.add_argument("--to", type=int, default=None, metavar="RELEASE", help="default: the one held before")
     _mover(rollback)
 
+    for name, summary in (("block", "stop scoring an asset, a class or the fleet"), ("unblock", "score it again")):
+        switch = word(name, summary, _switch)
+        subject = switch.add_mutually_exclusive_group(required=True)
+        subject.add_argument("--asset", default="", metavar="ID")
+        subject.add_argument("--class", dest="asset_class", default="", metavar="NAME")
+        subject.add_argument("--fleet", action="store_true")
+        _signed(switch)
+
     verify = word("verify", "check the whole chain, every signature, pack and pointer", _verify)
     verify.add_argument(
         "--trusted-key", action="append", default=[], type=Path, metavar="FILE", help="a public key; again for more"
@@ -60,10 +68,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     keygen.add_argument("folder", type=Path, metavar="DIR", help="where to write the two files")
 
 
-def _mover(parser: argparse.ArgumentParser) -> None:
+def _signed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--why", required=True, metavar="TEXT", help="the reason, for the audit log")
     parser.add_argument("--by", default="", metavar="NAME", help="who decides; default: the login name")
     parser.add_argument("--key", type=Path, default=None, metavar="FILE", help="the private key to sign with")
+
+
+def _mover(parser: argparse.ArgumentParser) -> None:
+    _signed(parser)
     parser.add_argument(
         "--expect", type=int, default=None, metavar="RELEASE", help="refuse unless the stage holds this one"
     )
@@ -153,6 +165,18 @@ def _rollback(options: argparse.Namespace) -> Outcome:
     expect = AS_SEEN if options.expect is None else options.expect
     moved = _registry(options).rollback(options.stage, who=_who(options), why=options.why, to=options.to, expect=expect)
     return Outcome(_moved(moved), _moved_text(moved))
+
+
+def _switch(options: argparse.Namespace) -> Outcome:
+    kind = "fleet" if options.fleet else "class" if options.asset_class else "asset"
+    name = options.asset_class or options.asset
+    registry = _registry(options)
+    entry = registry.switch(kind, name, on=options.word == "unblock", who=_who(options), why=options.why)
+    off = registry.blocked()
+    shown = {"fleet": off.fleet, "classes": sorted(off.classes), "assets": sorted(off.assets)}
+    done = "scored again" if options.word == "unblock" else "no longer scored"
+    text = f"entry {entry.number}: {f'{kind} {name}'.strip()} is {done}; scorers obey with their next look"
+    return Outcome({"entry": entry.number, "kind": kind, "name": name, "blocked": shown}, text)
 
 
 def _verify(options: argparse.Namespace) -> Outcome:

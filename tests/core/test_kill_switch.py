@@ -1,0 +1,78 @@
+"""Switching off an asset, a class, the fleet: the newest word counts, and with trusted keys only theirs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from wheeltapper.errors import UsageError
+from wheeltapper.registry import Registry
+from wheeltapper.signing import Signer, TrustedKeys, generate_keys
+from wheeltapper_command.main import main
+
+WORDS = {"who": "eve", "why": "smoke"}
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    made = Registry(tmp_path / "registry")
+    made.publish(b"a pack", who="eve", why="first")
+    return made
+
+
+def test_the_newest_word_on_a_subject_counts(registry: Registry) -> None:
+    assert registry.blocked().covers_nothing()
+    registry.switch("asset", "a-1", on=False, **WORDS)
+    registry.switch("class", "press", on=False, **WORDS)
+    registry.switch("asset", "a-1", on=True, **WORDS)
+    registry.switch("asset", "b-1", on=False, **WORDS)
+    off = Registry(registry.path).blocked()
+    assert (off.fleet, off.classes, off.assets) == (False, {"press"}, {"b-1"})
+    assert off.covers("press", "a-1")
+    assert off.covers("pump", "b-1")
+    assert not off.covers("pump", "a-1")
+    registry.switch("fleet", "", on=False, **WORDS)
+    assert registry.blocked().covers("pump", "a-1")
+    registry.switch("fleet", "", on=True, **WORDS)
+    registry.switch("class", "press", on=True, **WORDS)
+    assert not registry.blocked().covers("press", "a-1")
+
+
+def test_a_switch_moves_no_stage_and_the_chain_still_verifies(registry: Registry) -> None:
+    token, stages = registry.watch_token("candidate"), registry.stages()
+    registry.switch("asset", "a-1", on=False, **WORDS)
+    assert (registry.watch_token("candidate"), registry.stages()) == (token, stages)
+    assert registry.gc() == []
+    assert registry.verify().findings == []
+    assert registry.publish(b"another", **WORDS).number == 3
+
+
+def test_with_trusted_keys_only_their_word_counts(registry: Registry, tmp_path: Path) -> None:
+    private, public, _ = generate_keys(tmp_path / "keys")
+    trusted = TrustedKeys.from_files([public])
+    signing = Registry(registry.path, signer=Signer.from_file(private))
+    registry.switch("asset", "a-1", on=False, **WORDS)
+    signing.switch("asset", "b-1", on=False, **WORDS)
+    registry.switch("asset", "b-1", on=True, **WORDS)
+    off = Registry(registry.path, trusted=trusted).blocked()
+    assert (off.assets, off.ignored) == ({"b-1"}, (2, 4))
+
+
+@pytest.mark.parametrize(("kind", "name"), [("asset", ""), ("fleet", "x"), ("site", "x"), ("asset", "x" * 1001)])
+def test_what_no_switch_can_name_is_refused(registry: Registry, kind: str, name: str) -> None:
+    with pytest.raises(UsageError, match="expected an asset or a class"):
+        registry.switch(kind, name, on=False, **WORDS)
+    assert len(registry.history()) == 1
+
+
+def test_the_words_of_the_command_line(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--registry", str(registry.path), "--why", "smoke", "--by", "eve", "-o", "json"]
+    assert main(["release", "block", "--class", "press", *where]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["blocked"] == {"fleet": False, "classes": ["press"], "assets": []}
+    assert main(["release", "unblock", "--class", "press", *where]) == 0
+    assert json.loads(capsys.readouterr().out)["blocked"]["classes"] == []
+    with pytest.raises(SystemExit):
+        main(["release", "block", "--asset", "a", "--fleet", *where])
+    assert main(["release", "list", "--registry", str(registry.path)]) == 0
