@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from wheeltapper import scoring
-from wheeltapper.alarms import off_level
+from wheeltapper.alarms import RAISED, off_level
 from wheeltapper.answers import Answers, EventAnswers, answers, columns, first, joined
 from wheeltapper.errors import Refused
 from wheeltapper.features import scratch_for
 from wheeltapper.pack import Pack, PackClass
+from wheeltapper.reasons import Reasons, ReasonWork, explain, work_for
 from wheeltapper.scoring import Assets, Columns, Heads, Work
 from wheeltapper.spec import TARGET_KINDS, ClassSpec, features_of
 from wheeltapper.windows import Plan, RowStatus, Windows, allocate, compile_plan, grow
@@ -36,6 +37,7 @@ class _LiveClass:
     assets: Assets
     work: Work
     rows: dict[str, int] = field(default_factory=dict)
+    why: ReasonWork | None = None  # made when somebody first asks why
 
 
 class LiveFleet:
@@ -156,6 +158,22 @@ class LiveFleet:
             revisions.append(first(revised, count))
         return EventAnswers(status, joined(revisions, want_features))
 
+    def reasons(
+        self, asset_class: str, scored: Answers, top: int, which: npt.NDArray[np.bool_] | None = None
+    ) -> Reasons:
+        """Why, of answers with features that `score` just gave: at most `top` reasons of each (row, output).
+
+        which bool [n, O]: of these, None for those that raised an alarm; where there is no score there is no reason.
+        Raises ValueError for answers without features.
+        """
+        live = self._class(asset_class)
+        if scored.features is None:
+            raise ValueError("expected answers with features, found none; score with want_features=True")
+        asked = scored.alarms == RAISED if which is None else which
+        wanted = asked & ~np.isnan(scored.values) & (scored.rows >= 0)[:, None]
+        live.why = live.why or work_for(live.heads, live.plan.features)
+        return explain(live.heads, live.why, live.assets.heads[scored.rows], scored.features, wanted, top)
+
     def swap(self, pack: Pack, release: int) -> None:
         """Serve another pack from the next block on. Windows stay; where a class changed they are placed anew.
 
@@ -185,7 +203,9 @@ class LiveFleet:
             rows = trial.open_assets(name, ["warm"])
             sensors = len(trial.spec(name).sensors)
             for time in (10**15, 10**15 + 1, 10**15 + 1):
-                trial.score(name, rows, np.array([time]), np.zeros((1, sensors), np.float32), 2 * 10**15)
+                block = name, rows, np.array([time]), np.zeros((1, sensors), np.float32), 2 * 10**15
+                scored = trial.score(*block, want_features=True)
+            trial.reasons(name, scored, 1, np.ones(scored.values.shape, np.bool_))
             trial.take_events(name, rows, np.array([10**15]), np.array([-1]), 2 * 10**15)
 
     def held(self, asset_class: str) -> _LiveClass:
