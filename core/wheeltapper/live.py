@@ -170,7 +170,7 @@ class LiveFleet:
         if scored.features is None:
             raise ValueError("expected answers with features, found none; score with want_features=True")
         asked = scored.alarms == RAISED if which is None else which
-        wanted = asked & ~np.isnan(scored.values) & (scored.rows >= 0)[:, None]
+        wanted = asked & ~np.isnan(scored.values)
         live.why = live.why or work_for(live.heads, live.plan.features)
         return explain(live.heads, live.why, live.assets.heads[scored.rows], scored.features, wanted, top)
 

@@ -131,15 +131,18 @@ def test_each_pack_is_explained_by_its_own_heads():
     assert fleet.reasons("press", answers, 3, every).contribution.tolist() == before.contribution.tolist()
 
 
-def test_an_asset_without_a_head_has_no_reasons():
+def test_where_no_head_answers_there_is_no_reason():
     content = packs.small_content()
     nobody = dataclasses.replace(content.classes[0], heads=(-1, 1), golden_heads=None, golden_rows=None)
-    pack = Pack.from_bytes(write_pack(dataclasses.replace(content, classes=(nobody, content.classes[1]))))
-    fleet = LiveFleet(pack, 1)
-    rows = fleet.open_assets("pump", ["stranger"])
-    answers = fleet.score("pump", rows, np.array([0]), np.ones((1, 3), np.float32), 10**15, want_features=True)
-    why = fleet.reasons("pump", answers, 3, np.ones((1, 2), np.bool_))
-    assert set(why.output.tolist()) <= {1}
+    without = Pack.from_bytes(write_pack(dataclasses.replace(content, classes=(nobody, content.classes[1]))))
+    fleet = LiveFleet(FLEET, 1)
+    block = "pump", fleet.open_assets("pump", ["stranger"]), np.array([0]), np.ones((1, 3), np.float32), 10**15
+    every = np.ones((1, 2), np.bool_)
+    answers = fleet.score(*block, want_features=True)
+    assert set(fleet.reasons("pump", answers, 3, every).output.tolist()) == {0, 1}
+    fleet.swap(without, 2)
+    assert set(fleet.reasons("pump", answers, 3, every).output.tolist()) == {1}
+    assert set(fleet.reasons("pump", fleet.score(*block, want_features=True), 3, every).output.tolist()) == {1}
 
 
 def test_features_and_reasons_have_words():
