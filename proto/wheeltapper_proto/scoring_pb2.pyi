@@ -127,7 +127,7 @@ class StreamResponse(_message.Message):
     def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., scores: _Optional[_Union[ScoreBlock, _Mapping]] = ..., revisions: _Optional[_Union[ScoreBlock, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("gateway", "epoch", "asset_class", "sensors", "asset_ids", "event_codes", "ack", "want_features", "attributes", "attribute_values")
+    __slots__ = ("gateway", "epoch", "asset_class", "sensors", "asset_ids", "event_codes", "ack", "want_features", "attributes", "attribute_values", "reasons_top", "reasons_always")
     GATEWAY_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     ASSET_CLASS_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +138,8 @@ class Open(_message.Message):
     WANT_FEATURES_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTE_VALUES_FIELD_NUMBER: _ClassVar[int]
+    REASONS_TOP_FIELD_NUMBER: _ClassVar[int]
+    REASONS_ALWAYS_FIELD_NUMBER: _ClassVar[int]
     gateway: str
     epoch: int
     asset_class: str
@@ -148,7 +150,9 @@ class Open(_message.Message):
     want_features: bool
     attributes: _containers.RepeatedScalarFieldContainer[str]
     attribute_values: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, gateway: _Optional[str] = ..., epoch: _Optional[int] = ..., asset_class: _Optional[str] = ..., sensors: _Optional[_Iterable[str]] = ..., asset_ids: _Optional[_Iterable[str]] = ..., event_codes: _Optional[_Iterable[str]] = ..., ack: _Optional[_Union[AckLevel, str]] = ..., want_features: _Optional[bool] = ..., attributes: _Optional[_Iterable[str]] = ..., attribute_values: _Optional[_Iterable[float]] = ...) -> None: ...
+    reasons_top: int
+    reasons_always: bool
+    def __init__(self, gateway: _Optional[str] = ..., epoch: _Optional[int] = ..., asset_class: _Optional[str] = ..., sensors: _Optional[_Iterable[str]] = ..., asset_ids: _Optional[_Iterable[str]] = ..., event_codes: _Optional[_Iterable[str]] = ..., ack: _Optional[_Union[AckLevel, str]] = ..., want_features: _Optional[bool] = ..., attributes: _Optional[_Iterable[str]] = ..., attribute_values: _Optional[_Iterable[float]] = ..., reasons_top: _Optional[int] = ..., reasons_always: _Optional[bool] = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ("handles", "release", "pack", "resume_sequence", "outputs", "features", "missing_sensors", "rows_max", "levels")
@@ -199,7 +203,7 @@ class EventBlock(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., handles: _Optional[_Iterable[int]] = ..., times: _Optional[_Iterable[int]] = ..., codes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ScoreBlock(_message.Message):
-    __slots__ = ("sequence", "release", "handles", "times", "status", "values", "levels", "alarms", "health", "features")
+    __slots__ = ("sequence", "release", "handles", "times", "status", "values", "levels", "alarms", "health", "features", "reason_rows", "reason_outputs", "reason_features", "reason_values")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     HANDLES_FIELD_NUMBER: _ClassVar[int]
@@ -210,6 +214,10 @@ class ScoreBlock(_message.Message):
     ALARMS_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
+    REASON_ROWS_FIELD_NUMBER: _ClassVar[int]
+    REASON_OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    REASON_VALUES_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     release: int
     handles: _containers.RepeatedScalarFieldContainer[int]
@@ -220,7 +228,11 @@ class ScoreBlock(_message.Message):
     alarms: bytes
     health: bytes
     features: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, sequence: _Optional[int] = ..., release: _Optional[int] = ..., handles: _Optional[_Iterable[int]] = ..., times: _Optional[_Iterable[int]] = ..., status: _Optional[bytes] = ..., values: _Optional[_Iterable[float]] = ..., levels: _Optional[bytes] = ..., alarms: _Optional[bytes] = ..., health: _Optional[bytes] = ..., features: _Optional[_Iterable[float]] = ...) -> None: ...
+    reason_rows: _containers.RepeatedScalarFieldContainer[int]
+    reason_outputs: _containers.RepeatedScalarFieldContainer[int]
+    reason_features: _containers.RepeatedScalarFieldContainer[int]
+    reason_values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, sequence: _Optional[int] = ..., release: _Optional[int] = ..., handles: _Optional[_Iterable[int]] = ..., times: _Optional[_Iterable[int]] = ..., status: _Optional[bytes] = ..., values: _Optional[_Iterable[float]] = ..., levels: _Optional[bytes] = ..., alarms: _Optional[bytes] = ..., health: _Optional[bytes] = ..., features: _Optional[_Iterable[float]] = ..., reason_rows: _Optional[_Iterable[int]] = ..., reason_outputs: _Optional[_Iterable[int]] = ..., reason_features: _Optional[_Iterable[int]] = ..., reason_values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Ack(_message.Message):
     __slots__ = ("sequence",)
