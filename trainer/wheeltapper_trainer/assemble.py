@@ -135,7 +135,7 @@ def _add_class(
     content.classes.append(
         ClassContent(
             spec=spec,
-            outputs=_outputs(spec, thresholds, metrics),
+            outputs=_outputs(spec, heads, thresholds, metrics),
             heads=tuple(numbers),
             regimes=load_regimes(job, spec.name),
             sketch=sketch,
@@ -156,6 +156,7 @@ def _golden_rows(sample: Sample) -> npt.NDArray[np.float32] | None:
 
 def _outputs(
     spec: ClassSpec,
+    heads: Sequence[Head | None],
     thresholds: Sequence[Threshold],
     metrics: Mapping[tuple[str, str], Mapping[str, Any]],
 ) -> tuple[Output, ...]:
@@ -164,6 +165,10 @@ def _outputs(
     for output, target in enumerate(spec.targets):
         slots = [slot.index for slot in slots_of(spec) if slot.output == output]
         threshold = chosen.get(target.name, float("nan"))
+        figures = dict(metrics.get((spec.name, target.name), {}))
+        first = heads[slots[0]]
+        if first is not None and first.interval:
+            figures["interval"] = first.interval
         found.append(
             Output(
                 name=target.name,
@@ -176,7 +181,7 @@ def _outputs(
                 threshold=None if np.isnan(threshold) else threshold,
                 hold=spec.alarm.hold,
                 hysteresis=spec.alarm.hysteresis,
-                metrics=metrics.get((spec.name, target.name), {}),
+                metrics=figures,
             )
         )
     return tuple(found)
@@ -192,8 +197,14 @@ def unit_of(spec: ClassSpec, kind: str) -> str:
 def _add_trained(job: TrainJob, content: _Content, index: int, chunks: Sequence[Chunk]) -> Collection[str]:
     """Every asset of a class that ASSET finished, with its kept heads, in the order of asset ids; returns their ids."""
     of_class = content.classes[index].heads
-    files = [load_arrays(job.chunk_path(c)) for c in chunks if c.asset_class == job.spec.classes[index].name]
-    places = sorted((str(a), number, row) for number, f in enumerate(files) for row, a in enumerate(f["asset_ids"]))
+    own = [chunk for chunk in chunks if chunk.asset_class == job.spec.classes[index].name]
+    files = [load_arrays(job.chunk_path(chunk)) for chunk in own]
+    places = sorted(
+        (str(asset_id), number, row)
+        for number, (chunk, arrays) in enumerate(zip(own, files, strict=True))
+        for row, asset_id in enumerate(arrays["asset_ids"])
+        if asset_id in chunk.asset_ids  # a file may hold assets that have changed since, and are in another file now
+    )
     for asset_id, number, row in places:
         arrays = files[number]
         heads = list(of_class)

@@ -138,8 +138,9 @@ def fit(
 
     features: float32[n, F], NaN where missing; label, weight: float32[n]; objective: "squared" or "logistic" (labels
     0 to 1); rounds: `spec.rounds`, or `spec.asset_rounds` where it continues another; columns: features it may use;
-    start: the margins of `continues` on these rows, where they are known already; check: rows to stop early on. Releases the GIL while training. Raises CommandError for rows that cannot be
-    learnt from, Refused where `spec.device` is not there.
+    start: the margins of `continues` on these rows, where they are known already; check: rows to stop early on.
+    Releases the GIL while training. Raises CommandError for rows that cannot be learnt from, Refused where
+    `spec.device` is not there.
     """
     _validate(features, label, objective)
     require_device(spec.device)

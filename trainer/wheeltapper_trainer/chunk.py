@@ -41,7 +41,8 @@ Sample = dict[str, npt.NDArray[Any]]
 def sample_chunk(job: TrainJob, chunk: Chunk) -> SampleDone:
     """SAMPLE: a bounded, deterministic choice of every asset's training and validation rows, for the class heads."""
     reader = Reader(job, chunk.asset_class)
-    quota = max(_QUOTA_MIN, job.class_rows // max(1, job.asset_count(chunk.asset_class)))
+    taught = job.asset_count(chunk.asset_class) - len(job.split(chunk.asset_class).test_assets)
+    quota = max(_QUOTA_MIN, job.class_rows // max(1, taught))
     found: list[Sample] = []
     for asset in reader.each(chunk.asset_ids):
         rows, weight = _choose(job, reader.spec, asset, quota)
@@ -62,8 +63,9 @@ def sample_chunk(job: TrainJob, chunk: Chunk) -> SampleDone:
 
 def load_samples(job: TrainJob, asset_class: str, chunks: Sequence[Chunk]) -> Sample:
     """All sampled rows of a class in the order of asset id, then time; empty arrays where there are none."""
-    samples = [load_arrays(job.sample_path(chunk)) for chunk in chunks if chunk.asset_class == asset_class]
-    sample = _stack([found for found in samples if found])
+    own = [chunk for chunk in chunks if chunk.asset_class == asset_class]
+    samples = [(load_arrays(job.sample_path(chunk)), chunk) for chunk in own]
+    sample = _stack([_rows_of(found, chunk.asset_ids) for found, chunk in samples if found])
     order = np.argsort(sample["asset_ids"], kind="stable") if sample else np.empty(0, np.int64)
     return {name: column[order] for name, column in sample.items()}
 
@@ -80,8 +82,10 @@ def fit_class(job: TrainJob, asset_class: str, slot: int, chunks: Sequence[Chunk
         part = np.where(np.isfinite(label), sample["parts"][:, chosen.output], np.uint8(TEST))
         train, valid = (_rows(sample, label, part == which) for which in (TRAIN, VALID))
         # Where own heads are to be judged on validation rows, the class head they continue must not have seen them.
-        alone = job.split(asset_class).by == "asset" or spec.model.asset_rounds == 0
-        head = fit_class_head(spec, chosen, train, valid, job.seed, refit=alone)
+        by_asset = job.split(asset_class).by == "asset"
+        folds = _folds(job, sample["asset_ids"][part == TRAIN]) if by_asset and chosen.target.kind == "rul" else []
+        refit = by_asset or spec.model.asset_rounds == 0
+        head = fit_class_head(spec, chosen, train, valid, job.seed, refit, folds)
     save_head(job.class_path(asset_class, slot), head)
     positives = int((train.label > 0).sum()) if chosen.target.kind == "failure" else 0
     trees = 0 if head is None else head.final.rounds
@@ -141,11 +145,25 @@ def _choose(
     return chosen[order], np.concatenate(weights)[order]
 
 
+def _folds(job: TrainJob, asset_ids: npt.NDArray[np.str_]) -> list[npt.NDArray[np.bool_]]:
+    """bool[n] per further fold: whole machines, the validation machines being the first of `split.folds`."""
+    owners, owner = np.unique(asset_ids, return_inverse=True)
+    count = max(2, job.spec.split.folds) - 1
+    turn = np.array([zlib.crc32(f"{job.seed}:{name}".encode()) for name in owners], np.int64).argsort().argsort()
+    return [(turn % count == fold)[owner] for fold in range(count)]
+
+
 def _rows(sample: Sample, label: npt.NDArray[np.float32], wanted: npt.NDArray[np.bool_]) -> Rows:
     weight = sample["weight"][wanted]
     # Mean one, so that min_child_weight and reg_lambda mean what they mean without sampling.
     scale = np.float32(len(weight) / weight.sum(dtype=np.float64)) if len(weight) else np.float32(1)
     return Rows(sample["features"][wanted], label[wanted], weight * scale)
+
+
+def _rows_of(sample: Sample, asset_ids: Sequence[str]) -> Sample:
+    """The rows of some assets: a file may hold others that have changed since, and are in another file now."""
+    there = np.isin(sample["asset_ids"], asset_ids)
+    return {name: column[there] for name, column in sample.items()}
 
 
 def _stack(found: Sequence[Sample]) -> Sample:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from wheeltapper.spec import (
+    ANY_CODE,
     MICROSECONDS_PER_HOUR,
     AlarmSpec,
     ClassSpec,
@@ -26,6 +27,7 @@ SECOND = MINUTE // 60
 
 CMAPSS_SETTINGS = tuple(f"setting_{i}" for i in range(1, 4))
 CMAPSS_SENSORS = tuple(f"sensor_{i}" for i in range(1, 22))
+INSTALLED = "installed"  # the maintenance event at the first reading of an asset that is recorded from new
 AZURE_SENSORS = ("volt", "rotate", "pressure", "vibration")
 SKAB_SENSORS = {
     "Accelerometer1RMS": "accelerometer_1_rms",
@@ -97,43 +99,52 @@ def _turbofan(sensors: tuple[Sensor, ...], regime: RegimeSpec | None) -> ClassSp
         name="turbofan",
         sensors=sensors,
         cadence_us=0,
-        windows=(5, 30, 100),
-        statistics=("mean", "std", "slope"),
+        windows=(15, 30, 60, 400),  # the longest is a whole life: what this engine was like when new
+        statistics=("slope", "ewma"),
         lateness=3,
         skew_us=5 * MINUTE,
         targets=(Target("rul", "rul", cap=125.0),),
+        events=(EventFeature("maintenance", INSTALLED),),
         regime=regime,
-        model=ModelSpec(rounds=400, asset_rounds=0, max_depth=5, eta=0.03),
+        model=ModelSpec(
+            rounds=800,
+            asset_rounds=0,
+            max_depth=5,
+            eta=0.03,
+            min_child_weight=10.0,
+            subsample=0.5,
+            colsample_bytree=0.3,
+        ),
     )
 
 
 def _azure(name: str) -> FleetSpec:
-    return _azure_fleet(name, HOUR, (6, 24, 72), 48 * HOUR)
+    return _azure_fleet(name, HOUR, (6, 24, 48), 48 * HOUR)
 
 
 def _azure_daily(name: str) -> FleetSpec:
     """A week ahead: the logs say almost everything exactly a day before, which is plumbing, not skill."""
-    return _azure_fleet(name, DAY, (3, 7, 14), 7 * DAY)
+    return _azure_fleet(name, DAY, (2, 7), 7 * DAY)
 
 
 def _azure_fleet(name: str, cadence_us: int, windows: tuple[int, ...], horizon_us: int) -> FleetSpec:
     units = ("V", "rpm", "", "")
     components = [f"comp{i}" for i in range(1, 5)]
-    errors = tuple(EventFeature("error", f"error{i}", (DAY, 3 * DAY)) for i in range(1, 6))
-    services = tuple(EventFeature("maintenance", code) for code in components)
-    failures = tuple(EventFeature("failure", code) for code in components)
+    errors = tuple(EventFeature("error", f"error{i}", (2 * DAY,)) for i in range(1, 6))
+    # Of each component, and of any: these machines are serviced by the calendar, and fail on its days.
+    services = tuple(EventFeature("maintenance", code) for code in (*components, ANY_CODE))
     spec = ClassSpec(
         name="machine",
         sensors=tuple(Sensor(s, unit) for s, unit in zip(AZURE_SENSORS, units, strict=True)),
         cadence_us=cadence_us,
         windows=windows,
-        statistics=("mean", "std", "max", "slope"),
+        statistics=("mean",),
         lateness=3,
         skew_us=5 * MINUTE,
         targets=tuple(Target("failure", f"failure:{code}", code, horizon_us=horizon_us) for code in components),
         statics=("age", "model"),
-        events=errors + services + failures,
-        model=ModelSpec(rounds=200, asset_rounds=20, max_depth=4),
+        events=errors + services,
+        model=ModelSpec(rounds=300, asset_rounds=0, max_depth=4, eta=0.05, min_child_weight=10.0, colsample_bytree=0.8),
         alarm=AlarmSpec(budget_per_asset_week=0.5, lead_us=6 * HOUR),
     )
     return FleetSpec(name, (spec,))

@@ -7,6 +7,7 @@ error of the stretches' gains, and most stretches must gain: a lucky week is no 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from wheeltapper.spec import ClassSpec
 
 from wheeltapper_trainer.boosting import Check, Model, fit
 from wheeltapper_trainer.calibration import calibrate
+from wheeltapper_trainer.intervals import interval_knots
 from wheeltapper_trainer.job import Slot, actual_feature, allowed_features, load_arrays, save_arrays
 
 Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
 _STRETCHES = 10
 _TRAIN_ROWS_MIN = 200  # fewer rows than this say more about the week than about the machine
 _VALID_ROWS_MIN = 50
@@ -43,7 +46,7 @@ class Rows:
 class Head:
     """A fitted head. `final` serves; `judge` was fitted without the validation assets, so it may score them.
 
-    a, b, knots: how a margin becomes a value (docs/pack-v1.md).
+    a, b, knots: how a margin becomes a value (docs/pack-v1.md); interval: how far from the truth (intervals.py).
     """
 
     final: Model
@@ -51,6 +54,7 @@ class Head:
     a: float = 1.0
     b: float = 0.0
     knots: Floats = field(default_factory=lambda: np.empty((0, 2), np.float32))
+    interval: list[list[float]] = field(default_factory=list)
 
     def values(self, slot: Slot, spec: ClassSpec, margins: Floats, features: Floats) -> Floats:
         """float32[n]: life left, probability of failure, or standardised residual of the slot's sensor."""
@@ -72,11 +76,14 @@ def slot_label(spec: ClassSpec, slot: Slot, features: Floats, labels: Floats) ->
     return np.where(truth == 0, features[:, actual_feature(spec, slot)], np.float32("nan"))
 
 
-def fit_class_head(spec: ClassSpec, slot: Slot, train: Rows, valid: Rows, seed: int, refit: bool) -> Head | None:
+def fit_class_head(
+    spec: ClassSpec, slot: Slot, train: Rows, valid: Rows, seed: int, refit: bool, folds: Sequence[Bools] = ()
+) -> Head | None:
     """The class's head for a slot; None where nothing can be learnt (no known row, no failure).
 
     Rounds are chosen on `valid`, and so is the calibration. `refit` fits the serving head anew on both parts with that
-    number of rounds: failures are too few to leave any unused.
+    number of rounds: failures are too few to leave any unused. `folds`: bool[n] over the training rows, machines that a
+    further fit each leaves out, so that a rul head's interval rests on more machines than those of `valid`.
     """
     logistic = slot.target.kind == "failure"
     if len(train) == 0 or (logistic and not 0 < train.label.sum() < len(train)):
@@ -98,6 +105,8 @@ def fit_class_head(spec: ClassSpec, slot: Slot, train: Rows, valid: Rows, seed: 
     head = Head(judge, judge)
     if usable:
         head = _with_scale(slot, head, judge.margins(valid.features), valid)
+        if slot.target.kind == "rul":
+            head = replace(head, interval=_interval(spec, slot, head, train, valid, folds, seed))
     if refit and len(valid):
         both = Rows(*(np.concatenate(pair) for pair in zip(_arrays(train), _arrays(valid), strict=True)))
         final = fit(
@@ -179,6 +188,7 @@ def save_head(path: Path, head: Head | None) -> None:
             "judge": np.frombuffer(judge, np.uint8),
             "scale": np.array([head.a, head.b]),
             "knots": head.knots,
+            "interval": np.array(head.interval, np.float64).reshape(-1, 3),
             "gains": head.final.gains(),
         },
     )
@@ -192,7 +202,32 @@ def load_head(path: Path) -> Head | None:
     final = Model.from_bytes(found["final"].tobytes())
     judge = Model.from_bytes(found["judge"].tobytes()) if len(found["judge"]) else final
     a, b = (float(x) for x in found["scale"])
-    return Head(final, judge, a, b, found["knots"])
+    return Head(final, judge, a, b, found["knots"], found["interval"].tolist())
+
+
+def _interval(
+    spec: ClassSpec, slot: Slot, head: Head, train: Rows, valid: Rows, folds: Sequence[Bools], seed: int
+) -> list[list[float]]:
+    """Errors of machines left out: of `valid` by the judge, of each fold by a fit of its own with as many rounds."""
+    held, found = [valid], [head.values(slot, spec, head.judge.margins(valid.features), valid.features)]
+    for fold in folds:
+        out, rest = (Rows(*(column[rows] for column in _arrays(train))) for rows in (fold, ~fold))
+        if not len(out) or not len(rest):
+            continue
+        taught = Rows(*(np.concatenate(pair) for pair in zip(_arrays(rest), _arrays(valid), strict=True)))
+        model = fit(
+            taught.features,
+            taught.label,
+            spec.model,
+            objective="squared",
+            seed=seed,
+            weight=taught.weight,
+            rounds=max(1, head.judge.rounds),
+        )
+        held.append(out)
+        found.append(head.values(slot, spec, model.margins(out.features), out.features))
+    life, weight = (np.concatenate([getattr(rows, name) for rows in held]) for name in ("label", "weight"))
+    return interval_knots(life, np.concatenate(found), weight)
 
 
 def _arrays(rows: Rows) -> tuple[Floats, Floats, Floats]:

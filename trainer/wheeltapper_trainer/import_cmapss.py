@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wheeltapper.errors import NotFound
 from wheeltapper.spec import MICROSECONDS_PER_HOUR
 
-from wheeltapper_trainer.fleets import CMAPSS_SENSORS, CMAPSS_SETTINGS, spec_for
+from wheeltapper_trainer.fleets import CMAPSS_SENSORS, CMAPSS_SETTINGS, INSTALLED, spec_for
 from wheeltapper_trainer.records import Asset, HistoryError, Imported, Times, Values
 
 _BEGIN_US = 1_199_145_600_000_000  # 2008-01-01 UTC
@@ -25,6 +25,8 @@ _CLASS = "turbofan"
 def read_cmapss(folder: Path, subset: str) -> Imported:
     """Assets FD001-train-001 … and FD001-test-001 …; every training engine ends with failure "engine".
 
+    Every engine is recorded from its first flight on, so its first cycle carries the maintenance event "installed":
+    its age is known, in a stream as in a history.
     Attributes: `test` 0 or 1, and for test engines `rul_at_end`, the true cycles left: to evaluate with, not to learn.
     """
     known = sorted(path.stem.removeprefix("train_") for path in folder.glob("train_*.txt"))
@@ -45,6 +47,7 @@ def read_cmapss(folder: Path, subset: str) -> Imported:
             times = _BEGIN_US + rows[:, 1].astype(np.int64) * MICROSECONDS_PER_HOUR
             asset = Asset(name, _CLASS, {"test": float(part == "test"), "rul_at_end": left})
             readings.append((asset, times, rows[:, 2:].astype(np.float32)))
+            events.append((name, int(times[0]), "maintenance", INSTALLED))
             if part == "train":
                 events.append((name, int(times[-1]), "failure", "engine"))
     kind = "cmapss-regimes" if subset in _MANY_CONDITIONS else "cmapss"
