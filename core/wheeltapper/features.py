@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wheeltapper import kernel as kernel_module
-from wheeltapper import moments, statistics, windows
+from wheeltapper import lanes, moments, readings, statistics, windows
 from wheeltapper import regimes as regimes_module
 from wheeltapper.kernel import heapless_kernel, source_digest
+from wheeltapper.lanes import choose, load, store, store_some, widen, zeros_4, zeros_8
 from wheeltapper.moments import (
     CROSS,
     HIGH,
@@ -28,19 +29,15 @@ from wheeltapper.moments import (
     POSITIONS,
     PRESENT,
     SQUARES,
-    TOTAL,
-    add_slots,
-    counts_of,
-    merge_counts,
-    merge_sums,
+    add_groups,
+    add_run,
     reset,
-    scale_row,
 )
+from wheeltapper.readings import clean_row
 from wheeltapper.regimes import Regimes
 from wheeltapper.spec import MICROSECONDS_PER_HOUR, ClassSpec
 from wheeltapper.windows import (
     EMPTY,
-    FULL_GROUP,
     GROUP,
     NO_REGIME,
     Plan,
@@ -52,18 +49,45 @@ from wheeltapper.windows import (
 )
 
 _EMPTY = int(EMPTY)
-_FULL_GROUP = int(FULL_GROUP)
 _NO_REGIME = int(NO_REGIME)
-_SCRATCH_ROWS = 3 * MOMENTS + 1
+_SCRATCH_ROWS = 2 * MOMENTS
 
 KERNELS = source_digest(
-    [*(Path(str(m.__file__)) for m in (kernel_module, regimes_module, windows, statistics, moments)), Path(__file__)]
+    [
+        *(
+            Path(str(m.__file__))
+            for m in (kernel_module, regimes_module, lanes, windows, readings, statistics, moments)
+        ),
+        Path(__file__),
+    ]
 )
 
 
 def scratch_for(plan: Plan) -> npt.NDArray[np.float64]:
-    """Working memory of `feature_row`: float64 [25, sensors]."""
-    return np.empty((_SCRATCH_ROWS, plan.minimum.size), np.float64)
+    """Working memory of `feature_row`: float64 [16, width]; rows 8 to 15 are left as the moments of the last window."""
+    return np.empty((_SCRATCH_ROWS, plan.width), np.float64)
+
+
+@heapless_kernel
+def _last(
+    values: npt.NDArray[np.float32],
+    regime: npt.NDArray[np.uint8],
+    mean: npt.NDArray[np.float32],
+    inverse_std: npt.NDArray[np.float32],
+    normalised: bool,
+    ring: int,
+    n: int,
+    out: npt.NDArray[np.float32],
+) -> None:
+    """A slot's values in the units the features use; the arithmetic is float32."""
+    row = values[ring]
+    if normalised:
+        centre, scale = mean[regime[ring]], inverse_std[regime[ring]]
+        for c in range(n):
+            out[c] = (row[c] - centre[c]) * scale[c]
+    else:
+        for c in range(n):
+            out[c] = row[c]
 
 
 @heapless_kernel
@@ -75,24 +99,28 @@ def _ewma(
     normalised: bool,
     ring: int,
     window: int,
-    row: npt.NDArray[np.float64],
-    m: npt.NDArray[np.float64],
+    n: int,
+    out: npt.NDArray[np.float32],
+    at: int,
+    c: int,
+    zero: float,
 ) -> None:
-    """Weighted sums and weights of one window, newest slot first, into m[TOTAL] and m[PRESENT]."""
-    keep = 1.0 - 2.0 / (window + 1.0)
-    weighted, weight = m[TOTAL], m[PRESENT]
-    weighted[:] = 0.0
-    weight[:] = 0.0
-    factor = 1.0
+    """Weighted mean of one window, newest slot first, of the sensors from c on into out[at + c:]."""
+    slots, width = values.shape
+    keep, factor = 1.0 - 2.0 / (window + 1.0), 1.0
+    weighted, weight = zero, zero
     for _ in range(window):
         if regime[ring] != _NO_REGIME:
-            scale_row(values[ring], mean[regime[ring]], inverse_std[regime[ring]], normalised, row)
-            for c in range(row.size):
-                there = row[c] == row[c]
-                weighted[c] += factor * row[c] if there else 0.0
-                weight[c] += factor if there else 0.0
+            x = load(values, ring * width + c, zero)
+            if normalised:
+                row = regime[ring] * width + c
+                x = (x - load(mean, row, zero)) * load(inverse_std, row, zero)
+            value = widen(x)
+            weighted = weighted + factor * choose(value == value, value, zero)  # noqa: PLR0124  not NaN
+            weight = weight + choose(value == value, zero + factor, zero)  # noqa: PLR0124
         factor *= keep
-        ring = ring - 1 if ring > 0 else regime.size - 1
+        ring = ring - 1 if ring > 0 else slots - 1
+    store_some(out, at + c, statistics.ewma(weighted, weight), n - c)
 
 
 @heapless_kernel
@@ -119,7 +147,8 @@ def _delta(
     if normalised:
         first = (first - mean[regime[oldest], c]) * inverse_std[regime[oldest], c]
         last = (last - mean[regime[newest], c]) * inverse_std[regime[newest], c]
-    return statistics.delta(np.float64(first), np.float64(last))
+    change: float = statistics.delta(np.float64(first), np.float64(last))
+    return change
 
 
 @heapless_kernel
@@ -132,39 +161,35 @@ def _write_moments(
     n: int,
     out: npt.NDArray[np.float32],
     at: int,
-) -> int:
-    """The statistics that follow from moments, each for all `n` sensors. Returns the next free column."""
-    total, squares, cross, low, high = m[TOTAL], m[SQUARES], m[CROSS], m[LOW], m[HIGH]
-    present, place_sum, place_squares = m[PRESENT], m[POSITIONS], m[POSITION_SQUARES]
-    for c in range(n):
-        present[c] += fulls
-        place_sum[c] += positions
-        place_squares[c] += position_squares
+    c: int,
+    zero: float,
+) -> None:
+    """The statistics that follow from moments, of the sensors from c on; each has `n` columns from `at` on."""
+    width = m.shape[1]
+    total, squares, cross = load(m, c, zero), load(m, SQUARES * width + c, zero), load(m, CROSS * width + c, zero)
+    low, high = load(m, LOW * width + c, zero), load(m, HIGH * width + c, zero)
+    present = load(m, PRESENT * width + c, zero) + fulls
+    place_sum = load(m, POSITIONS * width + c, zero) + positions
+    place_squares = load(m, POSITION_SQUARES * width + c, zero) + position_squares
+    store(m, PRESENT * width + c, present)
+    at += c
     if asked[0]:
-        for c in range(n):
-            out[at + c] = statistics.mean(present[c], total[c])
+        store_some(out, at, statistics.mean(present, total), n - c)
         at += n
     if asked[1]:
-        for c in range(n):
-            out[at + c] = statistics.std(present[c], total[c], squares[c])
+        store_some(out, at, statistics.std(present, total, squares), n - c)
         at += n
     if asked[2]:
-        for c in range(n):
-            out[at + c] = statistics.minimum(present[c], low[c])
+        store_some(out, at, statistics.minimum(present, low), n - c)
         at += n
     if asked[3]:
-        for c in range(n):
-            out[at + c] = statistics.maximum(present[c], high[c])
+        store_some(out, at, statistics.maximum(present, high), n - c)
         at += n
     if asked[4]:
-        for c in range(n):
-            out[at + c] = statistics.value_range(present[c], low[c], high[c])
+        store_some(out, at, statistics.value_range(present, low, high), n - c)
         at += n
     if asked[5]:
-        for c in range(n):
-            out[at + c] = statistics.slope(present[c], total[c], place_sum[c], place_squares[c], cross[c])
-        at += n
-    return at
+        store_some(out, at, statistics.slope(present, total, place_sum, place_squares, cross), n - c)
 
 
 @heapless_kernel
@@ -202,23 +227,19 @@ def feature_row(
     Later slots are not looked at, so a late reading is scored as it would have been in time. Returns how many readings
     the longest window holds.
     """
-    values, regime, full = state.values[a], state.regime[a], state.full[a]
-    sums, bounds, presence, fullness = state.sums[a], state.bounds[a], state.presence[a], state.fullness[a]
+    values, regime = state.values[a], state.regime[a]
     mean, inverse_std, slots = plan.mean, plan.inverse_std, plan.slots
     normalised = plan.centroids.shape[0] > 0
     n = plan.sensors
-    walked, part, snapshot, row = scratch[:8], scratch[8:16], scratch[16:24], scratch[24]
-
+    walked, whole = scratch[:MOMENTS], scratch[MOMENTS:]
     end = slot % slots
-    scale_row(values[end], mean[regime[end]], inverse_std[regime[end]], normalised, row)
-    for c in range(n):
-        out[c] = row[c]
+    _last(values, regime, mean, inverse_std, normalised, end, n, out)
     at = n
 
     reset(walked)
     fulls, positions, position_squares = 0, 0, 0
-    grid = plan.cadence_us > 0
     # On a grid groups stand at multiples of 16; by readings they are counted back from the window's end.
+    grid = plan.cadence_us > 0
     begin = slot - slot % GROUP if grid else slot - GROUP + 1
     last = slot
     held = 0
@@ -226,63 +247,35 @@ def feature_row(
         window = plan.windows[w]
         first = slot - window + 1
         while begin > first:
-            shift = begin - slot
-            group = begin % slots // GROUP
             if grid and last - begin == GROUP - 1:
-                merge_sums(sums[group], bounds[group, 0], bounds[group, 1], np.float64(shift), walked)
-                if fullness[group] == _FULL_GROUP:
-                    here, sum_here, squares_here = GROUP, 120, 1240
-                else:
-                    here, sum_here, squares_here = 0, 0, 0
-                    counts_of(presence[group], part)
-                    merge_counts(part, np.float64(shift), walked)
+                count = (begin - first + GROUP - 1) // GROUP
+                here = add_groups(plan, state, a, begin % slots // GROUP, count, begin - slot, walked)
             else:
-                here, sum_here, squares_here = add_slots(
-                    values, regime, full, mean, inverse_std, normalised, begin % slots, 0, last - begin + 1, row, part
-                )
-                merge_sums(part[:3], part[LOW], part[HIGH], np.float64(shift), walked)
-                if here < last - begin + 1:
-                    merge_counts(part, np.float64(shift), walked)
-            fulls += here
-            positions += sum_here + shift * here
-            position_squares += squares_here + 2 * shift * sum_here + shift * shift * here
-            last = begin - 1
-            begin -= GROUP
+                count = 1
+                here = add_run(plan, state, a, begin, 0, last - begin + 1, begin - slot, walked, walked)
+            fulls += here[0]
+            positions += here[1]
+            position_squares += here[2]
+            begin -= GROUP * count
+            last = begin + GROUP - 1
         # The window's oldest group, cut at its first slot; the walk itself stays at the group's edge.
-        shift = begin - slot
-        here, sum_here, squares_here = add_slots(
-            values,
-            regime,
-            full,
-            mean,
-            inverse_std,
-            normalised,
-            first % slots,
-            first - begin,
-            last - first + 1,
-            row,
-            part,
-        )
-        for k in range(MOMENTS):
-            for c in range(row.size):
-                snapshot[k, c] = walked[k, c]
-        merge_sums(part[:3], part[LOW], part[HIGH], np.float64(shift), snapshot)
-        if here < last - first + 1:
-            merge_counts(part, np.float64(shift), snapshot)
-        at = _write_moments(
-            plan.asked,
-            fulls + here,
-            positions + sum_here + shift * here,
-            position_squares + squares_here + 2 * shift * sum_here + shift * shift * here,
-            snapshot,
-            n,
-            out,
-            at,
-        )
+        here = add_run(plan, state, a, first, first - begin, last - first + 1, begin - slot, walked, whole)
+        here = (fulls + here[0], positions + here[1], position_squares + here[2])
+        c = 0
+        while c + 8 <= plan.width:
+            _write_moments(plan.asked, here[0], here[1], here[2], whole, n, out, at, c, zeros_8())
+            c += 8
+        if c < plan.width:
+            _write_moments(plan.asked, here[0], here[1], here[2], whole, n, out, at, c, zeros_4())
+        for s in range(6):
+            at += n if plan.asked[s] else 0
         if plan.asked[6]:
-            _ewma(values, regime, mean, inverse_std, normalised, end, window, row, part)
-            for c in range(n):
-                out[at + c] = statistics.ewma(part[TOTAL, c], part[PRESENT, c])
+            c = 0
+            while c + 8 <= plan.width:
+                _ewma(values, regime, mean, inverse_std, normalised, end, window, n, out, at, c, zeros_8())
+                c += 8
+            if c < plan.width:
+                _ewma(values, regime, mean, inverse_std, normalised, end, window, n, out, at, c, zeros_4())
             at += n
         if plan.asked[7]:
             for c in range(n):
@@ -290,11 +283,11 @@ def feature_row(
             at += n
         if plan.asked[8]:
             for c in range(n):
-                out[at + c] = statistics.missing_share(snapshot[PRESENT, c], np.float64(window))
+                out[at + c] = statistics.missing_share(whole[PRESENT, c], np.float64(window))
             at += n
         held = 0
         for c in range(n):
-            held = max(held, int(snapshot[PRESENT, c]))
+            held = max(held, int(whole[PRESENT, c]))
 
     time = state.times[a, end]
     for e in range(plan.event_since.size):
@@ -304,27 +297,6 @@ def feature_row(
         out[at] = state.statics[a, x]
         at += 1
     return held
-
-
-@heapless_kernel
-def clean_row(plan: Plan, row: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> int:
-    """Copy a reading into the ring's column order, everything invalid as NaN.
-
-    Returns the health bits MISSING 1, NOT_FINITE 2, OUT_OF_RANGE 4.
-    """
-    health = 0
-    for c in range(row.size):
-        x = row[plan.order[c]]
-        if x != x:  # noqa: PLR0124  NaN
-            health |= 1
-        elif np.isinf(x):
-            health |= 2
-            x = np.float32(np.nan)
-        elif x < plan.minimum[c] or x > plan.maximum[c]:
-            health |= 4
-            x = np.float32(np.nan)
-        out[c] = x
-    return health
 
 
 @heapless_kernel

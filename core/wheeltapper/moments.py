@@ -1,7 +1,8 @@
 """Moments of sensors over runs of slots: the sums from which the statistics of a window follow.
 
-The loops run over sensors, which lie side by side in memory, and each writes few arrays: that is the form which the
-compiler turns into vector instructions. Where all sensors of a slot are there, counts are kept once for all.
+`add_run` adds slots, `add_groups` the kept sums of whole groups. Their inner kernels work on the sensors from `c` on,
+as many as `zero` has lanes, and keep sums in registers over the whole run. Where all sensors of a slot are there,
+counts are kept once for all.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from wheeltapper.kernel import heapless_kernel
-from wheeltapper.windows import NO_REGIME
+from wheeltapper.lanes import choose, load, store, widen, zeros_4, zeros_8
+from wheeltapper.windows import FULL_GROUP, GROUP, NO_REGIME, Plan, Windows
 
+_FULL_GROUP = int(FULL_GROUP)
 _NO_REGIME = int(NO_REGIME)
-# Rows of a block of moments, float64 [8, sensors]: what is known of every sensor over some run of slots.
+# Rows of a block of moments, float64 [8, width]: what is known of every sensor over some run of slots.
 TOTAL, SQUARES, CROSS, LOW, HIGH, PRESENT, POSITIONS, POSITION_SQUARES = range(8)
 MOMENTS = 8
 
@@ -31,128 +34,266 @@ def reset(moments: npt.NDArray[np.float64]) -> None:
 
 
 @heapless_kernel
-def add_full_slot(row: npt.NDArray[np.float64], position: float, m: npt.NDArray[np.float64]) -> None:
-    """Add a slot in which every sensor has a value."""
-    total, squares, cross = m[TOTAL], m[SQUARES], m[CROSS]
-    low, high = m[LOW], m[HIGH]
-    for c in range(row.size):
-        total[c] += row[c]
-        squares[c] += row[c] * row[c]
-        cross[c] += position * row[c]
-    for c in range(row.size):
-        low[c] = row[c] if row[c] < low[c] else low[c]
-        high[c] = row[c] if row[c] > high[c] else high[c]
+def _all_full(full: npt.NDArray[np.bool_], ring: int, count: int) -> bool:
+    """Whether `count` slots from `ring` on have every sensor."""
+    for _ in range(count):
+        if not full[ring]:
+            return False
+        ring = ring + 1 if ring + 1 < full.size else 0
+    return True
 
 
 @heapless_kernel
-def add_slot_with_gaps(row: npt.NDArray[np.float64], position: float, m: npt.NDArray[np.float64]) -> None:
-    """Add a slot in which some sensors are missing; adding 0.0 for those leaves the sums' bits as they are."""
-    for c in range(row.size):
-        there = row[c] == row[c]
-        value = row[c] if there else 0.0
-        one = 1.0 if there else 0.0
-        m[TOTAL, c] += value
-        m[SQUARES, c] += value * value
-        m[CROSS, c] += position * value
-        m[LOW, c] = row[c] if row[c] < m[LOW, c] else m[LOW, c]
-        m[HIGH, c] = row[c] if row[c] > m[HIGH, c] else m[HIGH, c]
-        m[PRESENT, c] += one
-        m[POSITIONS, c] += position * one
-        m[POSITION_SQUARES, c] += position * position * one
-
-
-@heapless_kernel
-def scale_row(
-    row: npt.NDArray[np.float32],
-    mean: npt.NDArray[np.float32],
-    inverse_std: npt.NDArray[np.float32],
-    normalised: bool,
-    out: npt.NDArray[np.float64],
-) -> None:
-    """A slot's values in the units the features use; the arithmetic is float32, the result float64."""
-    if normalised:
-        for c in range(row.size):
-            out[c] = (row[c] - mean[c]) * inverse_std[c]
-    else:
-        for c in range(row.size):
-            out[c] = row[c]
-
-
-@heapless_kernel
-def add_slots(
+def _add_full_run(
     values: npt.NDArray[np.float32],
     regime: npt.NDArray[np.uint8],
-    full: npt.NDArray[np.bool_],
     mean: npt.NDArray[np.float32],
     inverse_std: npt.NDArray[np.float32],
     normalised: bool,
     ring: int,
     position: int,
     count: int,
-    row: npt.NDArray[np.float64],
-    m: npt.NDArray[np.float64],
-) -> tuple[int, int, int]:
-    """Moments of `count` slots of a group from `ring` on, oldest first, from zero.
+    shift: float,
+    source: npt.NDArray[np.float64],
+    target: npt.NDArray[np.float64],
+    c: int,
+    zero: float,
+) -> None:
+    """target = source + the sums of `count` full slots of a group, added from zero, oldest first.
 
-    Returns how many of them are full, Σ position and Σ position² over those; the others are counted per sensor in `m`.
-    Positions count from the group's start.
+    Positions count from the group's start, which lies `shift` from the window's end. Counts are copied.
     """
-    reset(m)
-    fulls, positions, position_squares = 0, 0, 0
+    width, slots = values.shape[1], values.shape[0]
+    total, squares, cross = zero, zero, zero
+    low, high = zero + np.inf, zero - np.inf
+    for _ in range(count):
+        x = load(values, ring * width + c, zero)
+        if normalised:
+            at = regime[ring] * width + c
+            x = (x - load(mean, at, zero)) * load(inverse_std, at, zero)
+        value = widen(x)
+        total = total + value
+        squares = squares + value * value
+        cross = cross + np.float64(position) * value
+        low = choose(value < low, value, low)
+        high = choose(value > high, value, high)
+        position += 1
+        ring = ring + 1 if ring + 1 < slots else 0
+    _merge(source, target, width, c, zero, total, squares, cross + shift * total, low, high)
+    for k in range(PRESENT, MOMENTS):
+        store(target, k * width + c, load(source, k * width + c, zero))
+
+
+@heapless_kernel
+def _add_run_with_gaps(
+    values: npt.NDArray[np.float32],
+    regime: npt.NDArray[np.uint8],
+    mean: npt.NDArray[np.float32],
+    inverse_std: npt.NDArray[np.float32],
+    normalised: bool,
+    ring: int,
+    position: int,
+    count: int,
+    shift: float,
+    source: npt.NDArray[np.float64],
+    target: npt.NDArray[np.float64],
+    c: int,
+    zero: float,
+) -> None:
+    """Like `_add_full_run` where something is missing: adding 0.0 for that leaves the sums' bits as they are."""
+    width, slots = values.shape[1], values.shape[0]
+    total, squares, cross = zero, zero, zero
+    low, high = zero + np.inf, zero - np.inf
+    present, positions, position_squares = zero, zero, zero
     for _ in range(count):
         if regime[ring] != _NO_REGIME:
-            scale_row(values[ring], mean[regime[ring]], inverse_std[regime[ring]], normalised, row)
-            if full[ring]:
-                add_full_slot(row, np.float64(position), m)
-                fulls += 1
-                positions += position
-                position_squares += position * position
-            else:
-                add_slot_with_gaps(row, np.float64(position), m)
+            x = load(values, ring * width + c, zero)
+            if normalised:
+                at = regime[ring] * width + c
+                x = (x - load(mean, at, zero)) * load(inverse_std, at, zero)
+            value = widen(x)
+            low = choose(value < low, value, low)
+            high = choose(value > high, value, high)
+            one = choose(value == value, zero + 1.0, zero)  # noqa: PLR0124  not NaN
+            value = choose(value == value, value, zero)  # noqa: PLR0124
+            place = np.float64(position)
+            total = total + value
+            squares = squares + value * value
+            cross = cross + place * value
+            present = present + one
+            positions = positions + place * one
+            position_squares = position_squares + place * place * one
         position += 1
-        ring += 1
-        if ring == full.size:
-            ring = 0
-    return fulls, positions, position_squares
+        ring = ring + 1 if ring + 1 < slots else 0
+    _merge(source, target, width, c, zero, total, squares, cross + shift * total, low, high)
+    _count(source, target, width, c, zero, shift, present, positions, position_squares)
 
 
 @heapless_kernel
-def merge_sums(
+def _merge_groups(
     sums: npt.NDArray[np.float64],
-    low: npt.NDArray[np.float64],
-    high: npt.NDArray[np.float64],
+    bounds: npt.NDArray[np.float32],
+    group: int,
+    count: int,
     shift: float,
     m: npt.NDArray[np.float64],
+    c: int,
+    zero: float,
 ) -> None:
-    """Add a group's sums [(Σx, Σx², Σ position·x), sensor] and bounds; it starts `shift` from the window's end."""
-    total, squares, cross = m[TOTAL], m[SQUARES], m[CROSS]
-    lowest, highest = m[LOW], m[HIGH]
-    for c in range(total.size):
-        cross[c] += sums[CROSS, c] + shift * sums[TOTAL, c]
-    for c in range(total.size):
-        total[c] += sums[TOTAL, c]
-        squares[c] += sums[SQUARES, c]
-    for c in range(total.size):
-        lowest[c] = low[c] if low[c] < lowest[c] else lowest[c]
-        highest[c] = high[c] if high[c] > highest[c] else highest[c]
+    """Add `count` kept groups to `m`, newest first; `group` is the newest and starts `shift` from the window's end."""
+    groups, width = sums.shape[0], sums.shape[2]
+    total, squares, cross = load(m, c, zero), load(m, width + c, zero), load(m, 2 * width + c, zero)
+    low, high = load(m, LOW * width + c, zero), load(m, HIGH * width + c, zero)
+    for _ in range(count):
+        at = 3 * width * group + c
+        here = load(sums, at, zero)
+        total = total + here
+        squares = squares + load(sums, at + width, zero)
+        cross = cross + (load(sums, at + 2 * width, zero) + shift * here)
+        at = 2 * width * group + c
+        lowest, highest = widen(load(bounds, at, zero)), widen(load(bounds, at + width, zero))
+        low = choose(lowest < low, lowest, low)
+        high = choose(highest > high, highest, high)
+        shift -= GROUP
+        group = group - 1 if group > 0 else groups - 1
+    store(m, c, total)
+    store(m, width + c, squares)
+    store(m, 2 * width + c, cross)
+    store(m, LOW * width + c, low)
+    store(m, HIGH * width + c, high)
 
 
 @heapless_kernel
-def merge_counts(group: npt.NDArray[np.float64], shift: float, m: npt.NDArray[np.float64]) -> None:
-    """Add the per-sensor counts of a group in which values are missing. Whole numbers, so exact in any order."""
-    for c in range(group.shape[1]):
-        present, positions = group[PRESENT, c], group[POSITIONS, c]
+def _merge(
+    source: npt.NDArray[np.float64],
+    target: npt.NDArray[np.float64],
+    width: int,
+    c: int,
+    zero: float,
+    total: float,
+    squares: float,
+    cross: float,
+    low: float,
+    high: float,
+) -> None:
+    store(target, TOTAL * width + c, load(source, TOTAL * width + c, zero) + total)
+    store(target, SQUARES * width + c, load(source, SQUARES * width + c, zero) + squares)
+    store(target, CROSS * width + c, load(source, CROSS * width + c, zero) + cross)
+    lowest, highest = load(source, LOW * width + c, zero), load(source, HIGH * width + c, zero)
+    store(target, LOW * width + c, choose(low < lowest, low, lowest))
+    store(target, HIGH * width + c, choose(high > highest, high, highest))
+
+
+@heapless_kernel
+def _count(
+    source: npt.NDArray[np.float64],
+    target: npt.NDArray[np.float64],
+    width: int,
+    c: int,
+    zero: float,
+    shift: float,
+    present: float,
+    positions: float,
+    position_squares: float,
+) -> None:
+    """Whole numbers, so exact in any order."""
+    moved = positions + shift * present
+    squared = position_squares + 2.0 * shift * positions + shift * shift * present
+    store(target, PRESENT * width + c, load(source, PRESENT * width + c, zero) + present)
+    store(target, POSITIONS * width + c, load(source, POSITIONS * width + c, zero) + moved)
+    store(target, POSITION_SQUARES * width + c, load(source, POSITION_SQUARES * width + c, zero) + squared)
+
+
+@heapless_kernel
+def _count_group(presence: npt.NDArray[np.uint16], fullness: int, shift: float, m: npt.NDArray[np.float64]) -> None:
+    """Add the per-sensor counts of a kept group in which values are missing, from its presence bits."""
+    for c in range(presence.size):
+        low, high = (presence[c] | fullness) & 0xFF, (presence[c] | fullness) >> 8
+        upper = _BIT_COUNT[high]
+        present = _BIT_COUNT[low] + upper
+        positions = _BIT_SUM[low] + _BIT_SUM[high] + 8 * upper
+        squares = _BIT_SQUARES[low] + _BIT_SQUARES[high] + 16 * _BIT_SUM[high] + 64 * upper
         m[PRESENT, c] += present
         m[POSITIONS, c] += positions + shift * present
-        m[POSITION_SQUARES, c] += group[POSITION_SQUARES, c] + 2.0 * shift * positions + shift * shift * present
+        m[POSITION_SQUARES, c] += squares + 2.0 * shift * positions + shift * shift * present
 
 
 @heapless_kernel
-def counts_of(presence: npt.NDArray[np.uint16], m: npt.NDArray[np.float64]) -> None:
-    """Per-sensor counts of a kept group from its presence bits."""
-    for c in range(presence.size):
-        low, high = presence[c] & 0xFF, presence[c] >> 8
-        upper = _BIT_COUNT[high]
-        m[PRESENT, c] = _BIT_COUNT[low] + upper
-        m[POSITIONS, c] = _BIT_SUM[low] + _BIT_SUM[high] + 8 * upper
-        m[POSITION_SQUARES, c] = _BIT_SQUARES[low] + _BIT_SQUARES[high] + 16 * _BIT_SUM[high] + 64 * upper
+def add_run(
+    plan: Plan,
+    state: Windows,
+    a: int,
+    slot: int,
+    position: int,
+    count: int,
+    shift: int,
+    source: npt.NDArray[np.float64],
+    target: npt.NDArray[np.float64],
+) -> tuple[int, int, int]:
+    """target = source + `count` slots of one group from `slot` on, which stands at `position` in it.
+
+    The group starts `shift` slots from the window's end. Where all of them are full they are not counted in `target`:
+    returns their number, Σ position and Σ position².
+    """
+    values, regime, full = state.values[a], state.regime[a], state.full[a]
+    mean, inverse_std = plan.mean, plan.inverse_std
+    normalised = plan.centroids.shape[0] > 0
+    ring, c = slot % plan.slots, 0
+    if not _all_full(full, ring, count):
+        while c + 8 <= plan.width:
+            _add_run_with_gaps(
+                values, regime, mean, inverse_std, normalised, ring, position, count, np.float64(shift),
+                source, target, c, zeros_8(),
+            )  # fmt: skip
+            c += 8
+        if c < plan.width:
+            _add_run_with_gaps(
+                values, regime, mean, inverse_std, normalised, ring, position, count, np.float64(shift),
+                source, target, c, zeros_4(),
+            )  # fmt: skip
+        return 0, 0, 0
+    while c + 8 <= plan.width:
+        _add_full_run(
+            values, regime, mean, inverse_std, normalised, ring, position, count, np.float64(shift),
+            source, target, c, zeros_8(),
+        )  # fmt: skip
+        c += 8
+    if c < plan.width:
+        _add_full_run(
+            values, regime, mean, inverse_std, normalised, ring, position, count, np.float64(shift),
+            source, target, c, zeros_4(),
+        )  # fmt: skip
+    return _positions(count, shift + position)
+
+
+@heapless_kernel
+def _positions(count: int, first: int) -> tuple[int, int, int]:
+    """How many, Σ position and Σ position² of `count` slots from position `first` on."""
+    ordinals, squares = count * (count - 1) // 2, (count - 1) * count * (2 * count - 1) // 6
+    return count, count * first + ordinals, count * first * first + 2 * first * ordinals + squares
+
+
+@heapless_kernel
+def add_groups(
+    plan: Plan, state: Windows, a: int, group: int, count: int, shift: int, m: npt.NDArray[np.float64]
+) -> tuple[int, int, int]:
+    """Add `count` kept groups to `m`, newest first; `group` is the newest. Returns as `add_run` does."""
+    sums, bounds, presence, fullness = state.sums[a], state.bounds[a], state.presence[a], state.fullness[a]
+    c = 0
+    while c + 8 <= plan.width:
+        _merge_groups(sums, bounds, group, count, np.float64(shift), m, c, zeros_8())
+        c += 8
+    if c < plan.width:
+        _merge_groups(sums, bounds, group, count, np.float64(shift), m, c, zeros_4())
+    fulls, positions, position_squares = 0, 0, 0
+    for _ in range(count):
+        if fullness[group] == _FULL_GROUP:
+            here, place_sum, place_squares = _positions(GROUP, shift)
+            fulls += here
+            positions += place_sum
+            position_squares += place_squares
+        else:
+            _count_group(presence[group], fullness[group], np.float64(shift), m)
+        shift -= GROUP
+        group = group - 1 if group > 0 else fullness.size - 1
+    return fulls, positions, position_squares

@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from wheeltapper.alarms import alarm_step
-from wheeltapper.features import clean_row, feature_row
+from wheeltapper.features import feature_row
 from wheeltapper.forest import Forest, margin, spread
 from wheeltapper.kernel import heapless_kernel
+from wheeltapper.moments import HIGH, LOW, MOMENTS, PRESENT
 from wheeltapper.outputs import anomaly_residual, anomaly_value, failure_value, rul_value
+from wheeltapper.readings import clean_row
 from wheeltapper.windows import EMPTY, Plan, RowStatus, Windows, place, take_event
 
 RUL, FAILURE, ANOMALY = range(3)  # positions in spec.TARGET_KINDS
@@ -104,12 +106,12 @@ def _answer(
             out.features[i, f] = work.features[f]
     if plan.windows.size > 0 and 2 * held < plan.windows[plan.windows.size - 1]:
         out.health[i] |= GAPS
+    longest = work.scratch[MOMENTS:]  # the last window that feature_row wrote
     for c in range(plan.sensors):
-        present = work.scratch[21, c]  # the longest window is the last that feature_row left in its snapshot
         if (
             heads.moves[c]
-            and 2 * present > plan.windows[plan.windows.size - 1]
-            and (work.scratch[19, c] == work.scratch[20, c])
+            and 2 * longest[PRESENT, c] > plan.windows[plan.windows.size - 1]
+            and longest[LOW, c] == longest[HIGH, c]
         ):
             out.health[i] |= STUCK
     spread(work.features, work.wide)

@@ -1,7 +1,8 @@
-"""One scalar function per window statistic. Batch, stream and CUDA drivers call these and nothing else.
+"""One function per window statistic. Batch, stream and CUDA drivers call these and nothing else.
 
-Each takes moments of the present (not NaN) values of one sensor in one window. Positions are slots, counted back from
-the window's end (0, −1, −2 …), so equal windows have equal moments wherever they stand in time.
+Each takes moments of the present (not NaN) values of one sensor in one window, or of several sensors side by side
+(`wheeltapper.lanes`): the same text, the same arithmetic. Positions are slots, counted back from the window's end
+(0, −1, −2 …), so equal windows have equal moments wherever they stand in time.
 
     present        how many values are there                    position_sum      Σ position
     total          Σ value                                      position_squares  Σ position²
@@ -11,64 +12,65 @@ the window's end (0, −1, −2 …), so equal windows have equal moments wherev
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from wheeltapper.kernel import heapless_kernel
+from wheeltapper.lanes import choose, root
+
+Number = Any  # a float64, or lanes of them
 
 
 @heapless_kernel
-def mean(present: float, total: float) -> float:
+def mean(present: Number, total: Number) -> Number:
     """Arithmetic mean; NaN for an empty window."""
-    return total / present if present > 0 else math.nan
+    return choose(present > 0.0, total / present, math.nan)
 
 
 @heapless_kernel
-def std(present: float, total: float, squares: float) -> float:
+def std(present: Number, total: Number, squares: Number) -> Number:
     """Population standard deviation; 0 for one value, NaN for none."""
-    if present == 0:
-        return math.nan
     average = total / present
+    variance = squares / present - average * average
     # Rounding can leave a constant window a hair below zero.
-    return math.sqrt(max(squares / present - average * average, 0.0))
+    return choose(present > 0.0, root(choose(variance > 0.0, variance, 0.0)), math.nan)
 
 
 @heapless_kernel
-def minimum(present: float, low: float) -> float:
-    return low if present > 0 else math.nan
+def minimum(present: Number, low: Number) -> Number:
+    return choose(present > 0.0, low, math.nan)
 
 
 @heapless_kernel
-def maximum(present: float, high: float) -> float:
-    return high if present > 0 else math.nan
+def maximum(present: Number, high: Number) -> Number:
+    return choose(present > 0.0, high, math.nan)
 
 
 @heapless_kernel
-def value_range(present: float, low: float, high: float) -> float:
+def value_range(present: Number, low: Number, high: Number) -> Number:
     """Largest minus smallest value."""
-    return high - low if present > 0 else math.nan
+    return choose(present > 0.0, high - low, math.nan)
 
 
 @heapless_kernel
-def slope(present: float, total: float, position_sum: float, position_squares: float, cross: float) -> float:
-    """Least-squares slope per slot; NaN below two present values."""
+def slope(present: Number, total: Number, position_sum: Number, position_squares: Number, cross: Number) -> Number:
+    """Least-squares slope per slot; NaN below two present values, whose positions do not differ."""
     spread = present * position_squares - position_sum * position_sum
-    if present < 2 or spread <= 0:
-        return math.nan
-    return (present * cross - position_sum * total) / spread
+    return choose(spread > 0.0, (present * cross - position_sum * total) / spread, math.nan)
 
 
 @heapless_kernel
-def ewma(weighted: float, weight: float) -> float:
+def ewma(weighted: Number, weight: Number) -> Number:
     """Exponentially weighted mean, cut off at the window: Σ wᵢ·xᵢ ÷ Σ wᵢ, w = (1 − 2/(window + 1)) ^ age."""
-    return weighted / weight if weight > 0 else math.nan
+    return choose(weight > 0.0, weighted / weight, math.nan)
 
 
 @heapless_kernel
-def delta(first: float, last: float) -> float:
+def delta(first: Number, last: Number) -> Number:
     """Newest minus oldest present value of the window."""
     return last - first
 
 
 @heapless_kernel
-def missing_share(present: float, slots: float) -> float:
+def missing_share(present: Number, slots: Number) -> Number:
     """Share of the window's slots without a value, 0..1."""
     return 1.0 - present / slots

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wheeltapper.kernel import heapless_kernel
+from wheeltapper.lanes import WIDTH, choose, load, store, widen, zeros_4, zeros_8
 from wheeltapper.regimes import Regimes
 from wheeltapper.spec import STATISTICS, ClassSpec, features_of
 
@@ -61,13 +62,14 @@ class Plan(NamedTuple):
         np.int64
     ]  # column c of the ring is sensor order[c] of the class: those with features stand first
     sensors: int  # how many have features
+    width: int  # of a row of sensors in memory: all of them, padded to whole lanes
     minimum: npt.NDArray[np.float32]
     maximum: npt.NDArray[np.float32]
     regime_sensors: npt.NDArray[np.int64]
     centroids: npt.NDArray[np.float64]
     regime_scale: npt.NDArray[np.float64]
-    mean: npt.NDArray[np.float32]
-    inverse_std: npt.NDArray[np.float32]
+    mean: npt.NDArray[np.float32]  # [regimes + 1, width]
+    inverse_std: npt.NDArray[np.float32]  # [regimes + 1, width]
     event_windows: npt.NDArray[np.int64]  # µs, all event features' windows end to end
     event_begin: npt.NDArray[np.int64]  # [events + 1] into event_windows
     event_since: npt.NDArray[np.bool_]
@@ -76,7 +78,10 @@ class Plan(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """State of `capacity` assets of one class. Row a of every array belongs to asset a."""
+    """State of `capacity` assets of one class. Row a of every array belongs to asset a.
+
+    Rows of sensors are as wide as the plan says: what stands beyond the last sensor means nothing.
+    """
 
     values: npt.NDArray[np.float32]  # [a, slot, sensor] as received, NaN = missing
     times: npt.NDArray[np.int64]  # [a, slot] event time, EMPTY = no reading
@@ -85,7 +90,7 @@ class Windows(NamedTuple):
     full: npt.NDArray[np.bool_]  # [a, slot] every sensor of the slot is there
     sums: npt.NDArray[np.float64]  # [a, group, (Σx, Σx², Σ position·x), sensor]
     bounds: npt.NDArray[np.float32]  # [a, group, (low, high), sensor]
-    presence: npt.NDArray[np.uint16]  # [a, group, sensor] one bit per slot
+    presence: npt.NDArray[np.uint16]  # [a, group, sensor] one bit per slot that is not full
     fullness: npt.NDArray[np.uint16]  # [a, group] one bit per full slot
     events: npt.NDArray[np.int64]  # [a, event feature, EVENTS_KEPT] ascending, EMPTY in front
     statics: npt.NDArray[np.float32]  # [a, attribute]
@@ -101,6 +106,7 @@ def compile_plan(spec: ClassSpec, regimes: Regimes) -> Plan:
     windows_us = [w for event in spec.events for w in event.windows_us]
     begins = np.cumsum([0, *(len(event.windows_us) for event in spec.events)])
     regime_sensors = spec.regime.sensors if spec.regime else ()
+    width = -(-len(order) // WIDTH) * WIDTH
     return Plan(
         cadence_us=spec.cadence_us,
         slots=-(-need // GROUP) * GROUP,
@@ -110,13 +116,14 @@ def compile_plan(spec: ClassSpec, regimes: Regimes) -> Plan:
         asked=np.array([s in spec.statistics for s in STATISTICS], np.bool_),
         order=np.array(order, np.int64),
         sensors=sum(s.feature for s in sensors),
+        width=width,
         minimum=np.array([s.minimum for s in sensors], np.float32),
         maximum=np.array([s.maximum for s in sensors], np.float32),
         regime_sensors=np.array([names.index(s) for s in regime_sensors], np.int64),
         centroids=np.array(regimes.centroids, np.float64),
         regime_scale=np.array(regimes.scale, np.float64),
-        mean=np.ascontiguousarray(regimes.mean[:, order], np.float32),
-        inverse_std=np.ascontiguousarray(regimes.inverse_std[:, order], np.float32),
+        mean=_padded(regimes.mean[:, order], width),
+        inverse_std=_padded(regimes.inverse_std[:, order], width),
         event_windows=np.array(windows_us, np.int64),
         event_begin=np.array(begins, np.int64),
         event_since=np.array([event.since for event in spec.events], np.bool_),
@@ -125,18 +132,22 @@ def compile_plan(spec: ClassSpec, regimes: Regimes) -> Plan:
     )
 
 
+def _padded(rows: npt.NDArray[np.float32], width: int) -> npt.NDArray[np.float32]:
+    return np.ascontiguousarray(np.pad(rows, ((0, 0), (0, width - rows.shape[1]))), np.float32)
+
+
 def allocate(plan: Plan, capacity: int) -> Windows:
     """Empty windows for `capacity` assets. Pages are touched only when an asset's row is reset for its first use."""
-    sensors, groups = plan.minimum.size, plan.slots // GROUP
+    width, groups = plan.width, plan.slots // GROUP
     return Windows(
-        values=np.empty((capacity, plan.slots, sensors), np.float32),
+        values=np.empty((capacity, plan.slots, width), np.float32),
         times=np.empty((capacity, plan.slots), np.int64),
         regime=np.empty((capacity, plan.slots), np.uint8),
         newest=np.full(capacity, EMPTY, np.int64),
         full=np.empty((capacity, plan.slots), np.bool_),
-        sums=np.empty((capacity, groups, 3, sensors), np.float64),
-        bounds=np.empty((capacity, groups, 2, sensors), np.float32),
-        presence=np.empty((capacity, groups, sensors), np.uint16),
+        sums=np.empty((capacity, groups, 3, width), np.float64),
+        bounds=np.empty((capacity, groups, 2, width), np.float32),
+        presence=np.empty((capacity, groups, width), np.uint16),
         fullness=np.empty((capacity, groups), np.uint16),
         events=np.full((capacity, plan.event_since.size, EVENTS_KEPT), EMPTY, np.int64),
         statics=np.full((capacity, plan.statics), np.nan, np.float32),
@@ -191,6 +202,33 @@ def regime_of(plan: Plan, row: npt.NDArray[np.float32]) -> int:
 
 
 @heapless_kernel
+def _add_to_group(
+    values: npt.NDArray[np.float32],
+    mean: npt.NDArray[np.float32],
+    inverse_std: npt.NDArray[np.float32],
+    normalised: bool,
+    position: float,
+    sums: npt.NDArray[np.float64],
+    bounds: npt.NDArray[np.float32],
+    c: int,
+    zero: float,
+) -> None:
+    """Add sensors of a slot from c on, as many as `zero` has lanes, to their group; missing ones add 0.0, no bit moves."""
+    width = values.size
+    x = load(values, c, zero)
+    if normalised:
+        x = (x - load(mean, c, zero)) * load(inverse_std, c, zero)
+    low, high = load(bounds, c, zero), load(bounds, width + c, zero)
+    store(bounds, c, choose(x < low, x, low))
+    store(bounds, width + c, choose(x > high, x, high))
+    x = widen(x)
+    x = choose(x == x, x, 0.0)  # noqa: PLR0124  not NaN
+    store(sums, c, load(sums, c, zero) + x)
+    store(sums, width + c, load(sums, width + c, zero) + x * x)
+    store(sums, 2 * width + c, load(sums, 2 * width + c, zero) + position * x)
+
+
+@heapless_kernel
 def add_slot(plan: Plan, windows: Windows, a: int, slot: int) -> None:
     """Add one slot to its group's sums. Adding slots in ascending order is the group's only definition."""
     ring = slot % plan.slots
@@ -199,21 +237,21 @@ def add_slot(plan: Plan, windows: Windows, a: int, slot: int) -> None:
     bit = np.uint16(1 << ring % GROUP)
     regime = windows.regime[a, ring]
     row, mean, inverse_std = windows.values[a, ring], plan.mean[regime], plan.inverse_std[regime]
-    total, squares, cross = windows.sums[a, group, 0], windows.sums[a, group, 1], windows.sums[a, group, 2]
-    low, high, presence = windows.bounds[a, group, 0], windows.bounds[a, group, 1], windows.presence[a, group]
+    sums, bounds = windows.sums[a, group], windows.bounds[a, group]
     normalised = plan.centroids.shape[0] > 0
+    c = 0
+    while c + 8 <= row.size:
+        _add_to_group(row, mean, inverse_std, normalised, position, sums, bounds, c, zeros_8())
+        c += 8
+    if c < row.size:
+        _add_to_group(row, mean, inverse_std, normalised, position, sums, bounds, c, zeros_4())
     if windows.full[a, ring]:
         windows.fullness[a, group] |= bit
-    for c in range(row.size):
-        x = (row[c] - mean[c]) * inverse_std[c] if normalised else row[c]
-        if x == x:  # noqa: PLR0124  not NaN
-            value = np.float64(x)
-            total[c] += value
-            squares[c] += value * value
-            cross[c] += position * value
-            low[c] = x if x < low[c] else low[c]
-            high[c] = x if x > high[c] else high[c]
-            presence[c] |= bit
+    else:
+        presence = windows.presence[a, group]
+        for c in range(row.size):
+            if row[c] == row[c]:
+                presence[c] |= bit
 
 
 @heapless_kernel
