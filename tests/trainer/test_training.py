@@ -21,10 +21,10 @@ from wheeltapper.spec import AlarmSpec, FleetSpec, Gate, Target
 from wheeltapper_command.progress import Progress
 from wheeltapper_trainer import plan as planning
 from wheeltapper_trainer import stages
-from wheeltapper_trainer.chunk import train_chunk
+from wheeltapper_trainer.chunk import sample_chunk, train_chunk
 from wheeltapper_trainer.cluster import Cluster, Limits
 from wheeltapper_trainer.history import read_table, write_table
-from wheeltapper_trainer.job import Chunk, ChunkDone, TrainJob
+from wheeltapper_trainer.job import Chunk, ChunkDone, SampleDone, TrainJob
 from wheeltapper_trainer.reexamine import evaluate_pack
 from wheeltapper_trainer.training import Order, Trained, plan, train_on
 
@@ -176,6 +176,22 @@ def test_bad_assets_are_set_aside_and_answered_by_their_class(
     monkeypatch.setattr(stages, "train_chunk", train_chunk)
     mended = run(cluster, dataclasses.replace(order, resume=True))
     assert mended.result["pack"] == whole[1].result["pack"]
+
+
+def test_an_asset_that_cannot_be_sampled_is_not_trained(
+    cluster: Cluster, whole: tuple[Order, Trained], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sample(job: TrainJob, chunk: Chunk) -> SampleDone:
+        good = tuple(asset_id for asset_id in chunk.asset_ids if asset_id != "pump-4")
+        done = sample_chunk(job, dataclasses.replace(chunk, asset_ids=good))
+        return dataclasses.replace(done, failed=(("pump-4", "ValueError: dust"),) if good != chunk.asset_ids else ())
+
+    monkeypatch.setattr(stages, "sample_chunk", sample)
+    order = order_of(Path(whole[0].history), tmp_path)
+    trained = run(cluster, order)
+    assert trained.quarantined == {"pump-4": "ValueError: dust"}
+    pack = open_pack(Registry(order.registry).resolve("candidate").pack_path)
+    assert set(pack.asset_reasons[pack.asset_index("pump-4")].tolist()) == {Why.QUARANTINED}
 
 
 def test_where_every_asset_fails_nothing_is_published(

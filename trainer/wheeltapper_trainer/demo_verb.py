@@ -53,7 +53,9 @@ def _text(found: Mapping[str, Any]) -> str:
         ),
         (
             "failures",
-            f"{found['failures']:,} in the streamed weeks, {found['failures_warned']:,} of them warned of{ahead}",
+            f"{found['failures']:,} in the streamed weeks, {found['failures_warned']:,} of them warned of{ahead}"
+            if found["failures"]
+            else "none in what was streamed and held out",
         ),
         ("false alarms", "–" if rate is None else f"{rate:.2f} per machine and week"),
         (
