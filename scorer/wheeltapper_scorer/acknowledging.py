@@ -1,0 +1,97 @@
+"""One stream's part of the journal: what it sent is kept, and acknowledged once it is on disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from wheeltapper_proto import scoring_pb2
+
+from wheeltapper_scorer import wire
+from wheeltapper_scorer.faults import CallError
+from wheeltapper_scorer.journal import Journal
+from wheeltapper_scorer.records import Kind
+from wheeltapper_scorer.resume import ResumePoints
+
+
+class Acknowledging:
+    """Belongs to the task of its stream, which it cancels where an acknowledgement can never come: `refusal` is why."""
+
+    def __init__(self, journal: Journal, points: ResumePoints, write: Callable[[bytes], Awaitable[None]]) -> None:
+        self.refusal: CallError | None = None
+        self._journal, self._points, self._write = journal, points, write
+        self._stream = journal.open_stream()
+        self._told: scoring_pb2.Open | None = None
+        self._unsafe: deque[tuple[int, asyncio.Future[None]]] = deque()  # scored, told, and not yet acknowledged
+        self._more, self._none = asyncio.Event(), asyncio.Event()
+        self._none.set()
+        self._owner = asyncio.current_task()
+        self._acker: asyncio.Task[None] | None = None
+
+    async def room(self) -> None:
+        """Wait for the journal where it is behind. Raises CallError JOURNAL_FAILED where a block could not be kept."""
+        await self._journal.room()
+        if self._is_durable:
+            self._journal.check()
+
+    def opened(self, message: scoring_pb2.Open, raw: bytes, now_us: int) -> None:
+        """The stream has opened, or has added assets."""
+        if self._told is None:
+            self._told = message
+        self._journal.opened(self._stream, raw, now_us)
+        if self._is_durable and self._acker is None:
+            self._acker = asyncio.create_task(self._acknowledge(self._told))
+
+    def took(self, raw: bytes, now_us: int) -> asyncio.Future[None] | None:
+        """The fleet took a block; what to hand to `answered` with it. Call it before anything else is scored."""
+        self._journal.append(Kind.BLOCK, self._stream, raw, now_us)
+        return self._journal.on_disk() if self._is_durable else None
+
+    def answered(self, sequence: int, on_disk: asyncio.Future[None] | None) -> None:
+        """The block's answer was written: its Ack may follow."""
+        if on_disk is not None:
+            self._unsafe.append((sequence, on_disk))
+            self._none.clear()
+            self._more.set()
+
+    async def finish(self) -> None:
+        """The gateway has half-closed: wait for the last Ack."""
+        await self._none.wait()
+
+    def close(self) -> None:
+        """The stream is over, whatever ended it."""
+        if self._acker is not None:
+            self._acker.cancel()
+        for _, on_disk in self._unsafe:
+            on_disk.cancel()
+        self._journal.close_stream(self._stream)
+
+    @property
+    def _is_durable(self) -> bool:
+        return self._told is not None and self._told.ack == scoring_pb2.ACK_LEVEL_DURABLE
+
+    async def _acknowledge(self, told: scoring_pb2.Open) -> None:
+        """One Ack for all that one sync made safe."""
+        try:
+            while True:
+                await self._more.wait()
+                self._more.clear()
+                while self._unsafe:
+                    await self._unsafe[0][1]
+                    newest = 0
+                    while self._unsafe and self._unsafe[0][1].done():
+                        sequence, on_disk = self._unsafe.popleft()
+                        on_disk.result()
+                        self._points.durable(told.gateway, told.epoch, sequence)
+                        newest = sequence
+                    await self._write(wire.encode_ack(newest))
+                self._none.set()
+        except CallError as refusal:
+            self.refusal = refusal
+            if self._owner is not None:
+                self._owner.cancel()
+        except Exception:  # the connection broke under the Ack: the stream's own task hears of it
+            return
+        finally:
+            self._none.set()

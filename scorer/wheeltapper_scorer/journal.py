@@ -1,0 +1,291 @@
+"""What a scorer took, on disk before it is acknowledged: all blocks that came while one sync ran share the next one.
+
+The event loop appends records in the order in which it scored them; a thread of the journal's own writes and syncs. A
+disk that fails ends what needs it, never the scoring: durable streams are refused until a new segment could be begun,
+which is tried again and again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from wheeltapper import warmth
+from wheeltapper.live import LiveFleet
+
+from wheeltapper_scorer import logs
+from wheeltapper_scorer.counters import Counters
+from wheeltapper_scorer.disk import Disk
+from wheeltapper_scorer.faults import CallError, Reason
+from wheeltapper_scorer.records import HEAD_BYTES, Kind, Record
+from wheeltapper_scorer.recovery import Recovered
+from wheeltapper_scorer.resume import ResumePoints
+from wheeltapper_scorer.segments import Segments, retain, snapshots_of
+from wheeltapper_scorer.settings import Settings
+from wheeltapper_scorer.snapshot import RUN_BYTES_MAX, SnapshotFile, head_of
+
+T = TypeVar("T")
+
+
+class Journal:
+    """Belongs to the event loop. `start` before the first `append`; `close` writes and syncs what is left."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        recovered: Recovered,
+        settings: Settings,
+        counters: Counters,
+        threads: Executor | None = None,
+    ) -> None:
+        """threads: where files are written, by default one thread for the journal and one for snapshots."""
+        self._disk, self._settings, self._counters = disk, settings, counters
+        self._fleet: LiveFleet = recovered.fleet
+        self._points: ResumePoints = recovered.points
+        self._segments = Segments(disk, recovered.segment)
+        self._writer = threads or ThreadPoolExecutor(1, "wheeltapper journal")
+        self._copier = threads or ThreadPoolExecutor(1, "wheeltapper snapshot")
+        self._last = recovered.record  # number of the newest record
+        self._stream = recovered.streams
+        self._streams: dict[int, list[bytes]] = {}  # each open stream's Opens, to be repeated in a new segment
+        self._release: tuple[int, str] | None = None  # as the journal says
+        self._pending: list[Record] = []
+        self._pending_bytes = 0
+        self._wanted = self._synced = recovered.record  # records that somebody waits for, and that are on disk
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._work, self._room, self._snapshot_due = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._room.set()
+        self._failed: OSError | None = None
+        self._closing = False
+        self._tasks: list[asyncio.Task[None]] = []
+        if recovered.blocks:
+            self._snapshot_due.set()
+
+    async def start(self) -> None:
+        """Begin the first segment; where that cannot be, the journal begins as one that failed."""
+        try:
+            await _on(self._writer, self._segments.begin, self._segments.number)
+        except OSError as error:
+            self._fail(error)
+        else:
+            self._begin_records(Kind.REOPEN)
+        self._tasks.append(asyncio.create_task(self._write()))
+
+    async def close(self) -> None:
+        """Write and sync what is left, and end. Afterwards nothing can be appended."""
+        self._closing = True
+        self._work.set()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(OSError):
+            await _on(self._writer, self._segments.give_up)
+        self._writer.shutdown()
+        self._copier.shutdown()
+
+    @property
+    def failed(self) -> bool:
+        return self._failed is not None
+
+    def check(self) -> None:
+        """Raises CallError JOURNAL_FAILED while nothing can be made durable."""
+        if self._failed is not None:
+            raise CallError(
+                Reason.JOURNAL_FAILED,
+                f"the journal's disk failed ({self._failed.strerror or self._failed}): "
+                "blocks are scored, none is durable",
+                self._settings.journal_retry_s,
+            )
+
+    async def room(self) -> None:
+        """Wait while more bytes are on their way to the disk than allowed."""
+        await self._room.wait()
+
+    def open_stream(self) -> int:
+        """A number for a stream that will be journaled."""
+        self._stream += 1
+        self._streams[self._stream] = []
+        return self._stream
+
+    def opened(self, stream: int, raw: bytes, now_us: int) -> None:
+        """A stream has opened, or has added assets."""
+        self._streams[stream].append(raw)
+        self.append(Kind.OPEN, stream, raw, now_us)
+
+    def close_stream(self, stream: int) -> None:
+        if self._streams.pop(stream, None):
+            self.append(Kind.CLOSE, stream, b"", 0)
+
+    def append(self, kind: Kind, stream: int, raw: bytes, now_us: int) -> None:
+        """Keep what was just done to the fleet. While the disk fails nothing is kept, and counted."""
+        if self._failed is not None:
+            self._counters.journal_skipped += 1
+            return
+        self._tell_release()
+        self._add(kind, stream, raw, now_us)
+        if self._pending_bytes > self._settings.pending_bytes_max:
+            self._room.clear()
+        self._work.set()
+
+    def on_disk(self) -> asyncio.Future[None]:
+        """Done once everything appended so far is on disk; CallError JOURNAL_FAILED where it does not get there."""
+        self.check()
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._wanted = self._last
+        self._waiting.append((self._last, waiter))
+        return waiter
+
+    def _add(self, kind: Kind, stream: int, raw: bytes, now_us: int) -> int:
+        self._last += 1
+        self._pending.append(Record(self._last, kind, stream, now_us, raw))
+        self._pending_bytes += HEAD_BYTES + len(raw)
+        return self._last
+
+    def _tell_release(self) -> None:
+        now = self._fleet.release, self._fleet.pack.sha256
+        if now != self._release:
+            self._release = now
+            self._add(Kind.RELEASE, 0, json.dumps({"release": now[0], "pack": now[1]}).encode(), 0)
+
+    def _begin_records(self, kind: Kind) -> None:
+        """What a segment must begin with so that it can be read without the ones before."""
+        self._release = None
+        self._tell_release()
+        for stream, opens in self._streams.items():
+            for raw in opens:
+                self._add(kind, stream, raw, 0)
+
+    async def _write(self) -> None:
+        """Group commit, for ever: what came meanwhile goes to disk together."""
+        snapshots = asyncio.create_task(self._keep_snapshots())
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            if self._failed is not None:
+                if self._closing:
+                    break
+                await self._try_again()
+                continue
+            records, self._pending, written_bytes = self._pending, [], self._pending_bytes
+            self._pending_bytes = 0
+            ending = self._closing and not records
+            if not records and not ending:
+                continue
+            sync = self._wanted > self._synced or ending
+            is_full = self._segments.bytes + written_bytes > self._settings.segment_bytes_max
+            if is_full:
+                self._begin_records(Kind.REOPEN)
+            try:
+                await _on(self._writer, self._put, records, sync, is_full)
+            except OSError as error:
+                self._fail(error)
+                if self._closing:
+                    break
+                continue
+            if records and (sync or is_full):
+                self._advance(records[-1].number)
+            if is_full:
+                self._snapshot_due.set()
+            self._room.set()
+            if ending:
+                break
+            if self._closing or self._pending:
+                self._work.set()
+        self._closing = True
+        snapshots.cancel()
+        await asyncio.gather(snapshots, return_exceptions=True)
+
+    def _put(self, records: list[Record], sync: bool, is_full: bool) -> None:
+        """On the journal's thread."""
+        if records:
+            self._segments.append(records)
+        if sync:
+            self._segments.sync()
+        if is_full:
+            self._segments.begin(self._segments.number + 1)
+
+    def _advance(self, number: int) -> None:
+        self._synced = max(self._synced, number)
+        while self._waiting and self._waiting[0][0] <= self._synced:
+            _, waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _fail(self, error: OSError) -> None:
+        """Whoever waits is refused; what was on its way is forgotten, as it would be by a crash."""
+        self._failed = error
+        self._counters.journal_failures += 1
+        logs.warning("journal failed", reason=str(error))
+        self._segments.give_up()
+        self._counters.journal_skipped += len(self._pending)
+        self._pending, self._pending_bytes = [], 0
+        self._room.set()
+        while self._waiting:
+            _, waiter = self._waiting.popleft()
+            if not waiter.done():
+                try:
+                    self.check()
+                except CallError as refusal:
+                    waiter.set_exception(refusal)
+        if not self._closing:
+            asyncio.get_running_loop().call_later(self._settings.journal_retry_s, self._work.set)
+
+    async def _try_again(self) -> None:
+        """A new segment, behind whatever the failed one holds: a sync that failed is never asked again."""
+        number = self._segments.number + 1
+        try:
+            await _on(self._writer, self._segments.begin, number)
+            await _on(self._writer, self._segments.sync)
+        except OSError as error:
+            self._failed = error
+            self._segments.give_up()
+            if not self._closing:
+                asyncio.get_running_loop().call_later(self._settings.journal_retry_s, self._work.set)
+            return
+        self._failed = None
+        self._wanted = self._synced = self._last
+        self._begin_records(Kind.OPEN)  # with attributes: their first Open may not have been kept
+        self._snapshot_due.set()
+        self._work.set()
+        logs.info("journal works again", segment=number)
+
+    async def _keep_snapshots(self) -> None:
+        while True:
+            await self._snapshot_due.wait()
+            self._snapshot_due.clear()
+            try:
+                await self._take_snapshot()
+            except OSError as error:
+                logs.warning("snapshot failed", reason=str(error))
+                await asyncio.sleep(self._settings.journal_retry_s)
+                self._snapshot_due.set()
+
+    async def _take_snapshot(self) -> None:
+        """Copy between blocks, write on a thread of its own, and let go of what the journal needs no more."""
+        number, pack, began = self._segments.number, self._fleet.pack.sha256, asyncio.get_running_loop().time()
+        classes = warmth.describe(self._fleet)
+        head = head_of(self._fleet, classes, self._last, self._points.state())
+        file = await _on(self._copier, SnapshotFile, self._disk, number, head)
+        try:
+            for class_number, state in enumerate(classes):
+                for begin, end in warmth.runs(self._fleet, state, RUN_BYTES_MAX):
+                    if self._fleet.pack.sha256 != pack:  # another layout, maybe: begin anew
+                        self._snapshot_due.set()
+                        return
+                    copied = warmth.save_rows(self._fleet, state.name, begin, end)
+                    await _on(self._copier, file.add_run, class_number, begin, end, self._last, copied)
+            await _on(self._copier, file.finish)
+        finally:
+            file.close()
+        before = [one for one in snapshots_of(self._disk) if one < number]
+        await _on(self._copier, retain, self._disk, before[-1] if before else number)
+        self._counters.snapshots += 1
+        took_s = round(asyncio.get_running_loop().time() - began, 3)
+        logs.info("snapshot", segment=number, assets=sum(len(state.assets) for state in classes), seconds=took_s)
+
+
+async def _on(threads: Executor, work: Callable[..., T], *arguments: Any) -> T:
+    return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)

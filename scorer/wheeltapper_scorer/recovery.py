@@ -1,0 +1,211 @@
+"""A scorer comes back: the newest snapshot that is whole, then what the journal holds after it.
+
+A replay goes through the same `Session` as the stream did, with the clock of then, so that windows, alarms and events
+are those of a scorer that was never disturbed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from wheeltapper.errors import CommandError
+from wheeltapper.live import LiveFleet
+from wheeltapper.pack import Pack
+from wheeltapper_proto import scoring_pb2
+
+from wheeltapper_scorer import logs, wire
+from wheeltapper_scorer.disk import Disk
+from wheeltapper_scorer.faults import CallError
+from wheeltapper_scorer.records import Kind, Record
+from wheeltapper_scorer.resume import ResumePoints
+from wheeltapper_scorer.segments import read_segment, segments_of, snapshots_of
+from wheeltapper_scorer.session import Session
+from wheeltapper_scorer.settings import Settings
+from wheeltapper_scorer.snapshot import Restored, read_snapshot
+
+_NO_HANDLE = np.uint32(2**32 - 1)  # answered UNKNOWN_HANDLE, so the row changes nothing
+_WARNINGS_MAX = 20  # lines in the log; all are counted
+_NO_LIMIT = 2**40  # what was taken under another limit is still taken
+
+FindPack = Callable[[int, str], Pack | None]  # release and hex sha256 → the pack, None where it is gone
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What a scorer goes on with. Numbers of records and segments begin after any that were ever given."""
+
+    fleet: LiveFleet
+    points: ResumePoints
+    record: int = 0
+    segment: int = 1
+    blocks: int = 0
+    rows: int = 0
+    unread_bytes: int = 0  # behind the valid beginning of a segment: a torn tail, or damage
+    streams: int = 0  # the highest number of a stream
+    warnings: int = 0
+    seconds: float = 0.0
+
+    def report(self) -> dict[str, float]:
+        """What a log tells of it."""
+        names = ("blocks", "rows", "unread_bytes", "warnings", "seconds")
+        return {name: round(getattr(self, name), 3) for name in names}
+
+
+def recover(disk: Disk, pack: Pack, release: int, find: FindPack, settings: Settings) -> Recovered:
+    """The fleet that a journal holds, serving `pack` at the end. Raises OSError where the disk cannot be read, and
+    Refused where the pack lacks a class of which assets are held."""
+    began = time.monotonic()
+    replay = _Replay(disk, pack, release, find, settings)
+    replay.run()
+    found = replay.found
+    if (found.fleet.pack.sha256, found.fleet.release) != (pack.sha256, release):
+        found.fleet.swap(pack, release)
+    found.seconds = time.monotonic() - began
+    return found
+
+
+class _Replay:
+    def __init__(self, disk: Disk, pack: Pack, release: int, find: FindPack, settings: Settings) -> None:
+        self._disk, self._pack, self._release, self._find = disk, pack, release, find
+        self._settings = dataclasses.replace(
+            settings,
+            rows_max=_NO_LIMIT,
+            assets_max=_NO_LIMIT,
+            message_bytes_max=_NO_LIMIT,
+            bytes_waiting_max=_NO_LIMIT,
+        )
+        self._sessions: dict[int, tuple[Session, scoring_pb2.Open]] = {}
+        self._position = -1
+        self._since: dict[str, NDArray[np.int64]] = {}
+        self.found = Recovered(self._fleet(release, pack.sha256), ResumePoints(settings.gateways_max))
+
+    def run(self) -> None:
+        segments = segments_of(self._disk)
+        snapshots = snapshots_of(self._disk)
+        first = self._restore(snapshots, segments)
+        for number in (one for one in segments if one >= first):
+            self._replay_segment(number)
+        self.found.segment = max([0, *segments, *snapshots]) + 1
+        self.found.streams = max(self._sessions, default=0)
+
+    def _fleet(self, release: int, sha256: str) -> LiveFleet:
+        """An empty fleet of that pack, or of the one that will serve where it is gone."""
+        pack = self._pack if sha256 == self._pack.sha256 else self._find(release, sha256)
+        if pack is None:
+            self._warn(f"release {release} is gone: alarms are rebuilt with release {self._release}")
+            return LiveFleet(self._pack, self._release, self._settings.capacity_max)
+        return LiveFleet(pack, release, self._settings.capacity_max)
+
+    def _restore(self, snapshots: list[int], segments: list[int]) -> int:
+        """Take the newest snapshot that is whole; the first segment to replay."""
+        for number in reversed(snapshots):
+            try:
+                self._take(read_snapshot(self._disk, number, self._fleet))
+            except (
+                CommandError,
+                ValueError,
+                LookupError,
+                TypeError,
+                struct.error,
+            ) as error:  # a sound checksum over foreign words
+                self._warn(f"snapshot {number} is of no use: {error}")
+                continue
+            return number
+        if segments and segments[0] != 1:
+            self._warn(f"no snapshot is left: windows begin with segment {segments[0]}")
+        return 0
+
+    def _take(self, restored: Restored) -> None:
+        self.found.fleet, self._position, self._since = restored.fleet, restored.position, restored.since
+        self.found.points.restore(restored.points)
+        newest = max((int(since.max(initial=0)) for since in self._since.values()), default=0)
+        self.found.record = max(self.found.record, restored.position, newest)
+
+    def _replay_segment(self, number: int) -> None:
+        records = read_segment(self._disk, number)
+        for record in records:
+            self.found.record = max(self.found.record, record.number)
+            try:
+                self._replay(record)
+            except (CallError, CommandError) as error:
+                self._warn(f"record {record.number} could not be replayed: {error}")
+        unread = len(records.data) - records.valid
+        if unread:
+            self.found.unread_bytes += unread
+            self._warn(f"segment {number} ends after {records.valid:,} bytes; {unread:,} behind it are torn or damaged")
+
+    def _replay(self, record: Record) -> None:
+        payload = bytes(record.payload)
+        if record.kind == Kind.RELEASE:
+            self._change_release(record.number, **json.loads(payload))
+        elif record.kind in (Kind.OPEN, Kind.REOPEN):
+            self._open(record, payload)
+        elif record.kind == Kind.BLOCK:
+            if record.stream not in self._sessions:
+                raise CommandError(f"nothing is known of stream {record.stream}")
+            session, told = self._sessions[record.stream]
+            request = wire.decode_stream(payload)
+            if not isinstance(request, scoring_pb2.Open):
+                self._block(session, told, request, record)
+        elif record.kind == Kind.CALL:
+            call = wire.decode_unary(payload)
+            session = Session(self.found.fleet, self._settings, self.found.points)
+            session.open(call.open)
+            for block in (call.events, call.readings):
+                if block is not None:
+                    self._block(session, call.open, block, record)
+        elif record.kind == Kind.CLOSE:
+            self._sessions.pop(record.stream, None)
+
+    def _change_release(self, number: int, release: int, pack: str) -> None:
+        fleet = self.found.fleet
+        if number <= self._position or pack == fleet.pack.sha256:
+            return
+        found = self._pack if pack == self._pack.sha256 else self._find(release, pack)
+        if found is None:
+            self._warn(f"release {release} is gone: alarms are rebuilt without it")
+        else:
+            fleet.swap(found, release)
+
+    def _open(self, record: Record, payload: bytes) -> None:
+        request = wire.decode_stream(payload)
+        if not isinstance(request, scoring_pb2.Open):
+            return
+        if record.kind == Kind.REOPEN:  # a later one may have said otherwise of its attributes
+            del request.attributes[:], request.attribute_values[:]
+        session, told = self._sessions.get(record.stream) or (
+            Session(self.found.fleet, self._settings, self.found.points),
+            request,
+        )
+        session.open(request)
+        self._sessions[record.stream] = session, told
+
+    def _block(
+        self, session: Session, told: scoring_pb2.Open, block: wire.Readings | wire.Events, record: Record
+    ) -> None:
+        since = self._since.get(told.asset_class)
+        if since is not None:
+            rows = session.rows_of(block.handles)
+            inside = (rows >= 0) & (rows < len(since))
+            seen = inside & (since[np.where(inside, rows, 0)] >= record.number)
+            if seen.any():
+                block = dataclasses.replace(block, handles=np.where(seen, _NO_HANDLE, block.handles))
+        if isinstance(block, wire.Readings):
+            session.score(block, record.clock_us)
+        else:
+            session.take_events(block, record.clock_us)
+        self.found.points.durable(told.gateway, told.epoch, block.sequence)
+        self.found.blocks += 1
+        self.found.rows += len(block.handles)
+
+    def _warn(self, text: str) -> None:
+        self.found.warnings += 1
+        if self.found.warnings <= _WARNINGS_MAX:
+            logs.warning("recovery", reason=text)
