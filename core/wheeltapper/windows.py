@@ -213,7 +213,7 @@ def _add_to_group(
     c: int,
     zero: float,
 ) -> None:
-    """Add sensors of a slot from c on, as many as `zero` has lanes, to their group; missing ones add 0.0, no bit moves."""
+    """Add a slot's sensors from c on, as many as `zero` has lanes, to their group. A missing one adds 0.0"""
     width = values.size
     x = load(values, c, zero)
     if normalised:
