@@ -1,9 +1,11 @@
 """The run folder's memory: which work is finished, named by the digest of everything it was computed from.
 
-    RUN/done/<stage>/<digest>.json   {"result": …, "files": {path: sha256}}
+    RUN/done/<stage>/<digest>.json   {"result": …, "files": {path: sha256}, "assets": {asset: key}}
 
 An entry is written after its files. Finding one means: the same data, fleet, versions and seed led to exactly these
-files, and they are still whole; so a killed run goes on where it stopped, and an unchanged asset is not trained again.
+files, and they are still whole; so a killed run goes on where it stopped. The work of a chunk is found asset by asset,
+each under a key of its own: an unchanged asset is not trained again, whatever became of its neighbours and however
+the fleet is cut into chunks today.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from wheeltapper.durable import replace, sha256_of, write_temporary
 from wheeltapper.errors import UsageError
@@ -22,6 +25,15 @@ Result = TypeVar("Result")
 
 _PARTS = ("done", "regimes", "samples", "class", "chunks")  # folders a run makes, and the only ones it ever removes
 _MARK = "wheeltapper-run"
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[Result]):
+    """A finished chunk: its digest, which of its assets still are what they were, and its result."""
+
+    digest: str
+    asset_ids: tuple[str, ...]
+    result: Result
 
 
 class Ledger:
@@ -44,24 +56,61 @@ class Ledger:
 
     def find(self, stage: str, digest: str, kind: type[Result]) -> Result | None:
         """The result stored under `digest`, or None where there is none or a file of it is gone or altered."""
-        try:
-            document = json.loads(self._entry(stage, digest).read_bytes())
-            whole = all(sha256_of(self.path / name) == sha for name, sha in document["files"].items())
-            result = kind(**_tuples(document["result"])) if whole else None
-        except (OSError, ValueError, KeyError, TypeError):  # a half or foreign entry is no entry
+        entry = self._read(stage, digest, kind)
+        if entry is None or not self._whole(entry[1]):
             return None
-        self.found += result is not None
-        return result
+        self.found += 1
+        return entry[0]
 
-    def store(self, stage: str, digest: str, result: Any, files: Sequence[Path]) -> None:
-        """Remember `result` (a dataclass of plain values) and its files, all below the run folder."""
+    def search(self, stage: str, kind: type[Result], keys: Mapping[str, str]) -> list[Found[Result]]:
+        """The finished chunks of a stage that hold assets under just the keys asked for (asset → key).
+
+        Each asset is found once; the fullest chunks come first.
+        """
+        entries: list[tuple[tuple[str, ...], str, Result, dict[str, str]]] = []
+        for path in sorted((self.path / "done" / stage).glob("*.json")):
+            entry = self._read(stage, path.stem, kind)
+            if entry is not None:
+                result, files, assets = entry
+                there = tuple(asset_id for asset_id, key in assets.items() if keys.get(asset_id) == key)
+                entries.append((there, path.stem, result, files))
+        found: list[Found[Result]] = []
+        taken: set[str] = set()
+        for there, digest, result, files in sorted(entries, key=lambda entry: (-len(entry[0]), entry[1])):
+            fresh = tuple(asset_id for asset_id in there if asset_id not in taken)
+            if fresh and self._whole(files):
+                found.append(Found(digest, fresh, result))
+                taken.update(fresh)
+        self.found += len(found)
+        return found
+
+    def store(
+        self, stage: str, digest: str, result: Any, files: Sequence[Path], assets: Mapping[str, str] | None = None
+    ) -> None:
+        """Remember `result` (a dataclass of plain values), its files, all below the run folder, and asset → key."""
         document = {
             "result": dataclasses.asdict(result),
             "files": {str(file.relative_to(self.path)): sha256_of(file) for file in files},
+            "assets": dict(assets or {}),
         }
         entry = self._entry(stage, digest)
         entry.parent.mkdir(parents=True, exist_ok=True)
         replace(write_temporary(entry.parent, entry.name, [json.dumps(document, sort_keys=True).encode()]), entry)
+
+    def _read(
+        self, stage: str, digest: str, kind: type[Result]
+    ) -> tuple[Result, dict[str, str], dict[str, str]] | None:
+        try:
+            document = json.loads(self._entry(stage, digest).read_bytes())
+            return kind(**_tuples(document["result"])), dict(document["files"]), dict(document["assets"])
+        except (OSError, ValueError, KeyError, TypeError):  # a half or foreign entry is no entry
+            return None
+
+    def _whole(self, files: Mapping[str, str]) -> bool:
+        try:
+            return all(sha256_of(self.path / name) == sha for name, sha in files.items())
+        except OSError:  # a file that is gone, or cannot be read any more
+            return False
 
     def _entry(self, stage: str, digest: str) -> Path:
         return self.path / "done" / stage / f"{digest}.json"

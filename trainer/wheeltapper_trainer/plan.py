@@ -1,7 +1,8 @@
 """What is to be done, before anything is done: the history checked against the fleet, assets cut into chunks of rows.
 
 How assets are cut depends on the history alone, not on the number of cores, so that a run resumed on another machine
-finds its finished chunks. A chunk's digest names what its file was computed from.
+cuts as before. A chunk's digest names what its file was computed from; an asset's key names the same of that asset
+alone, and is what finished work is found by.
 """
 
 from __future__ import annotations
@@ -73,9 +74,20 @@ def chunk_of(group: Group, stage: str, inputs: Mapping[str, Any], contents: Mapp
     return Chunk(group.asset_class, there, group.rows, digest_of(stage, basis))
 
 
+def key_of(basis: str, asset_id: str, content: str) -> str:
+    """Names one asset's share of a chunk's file: `basis`, the digest of all that a class's assets have in common."""
+    return hashlib.sha256(f"{basis}\0{asset_id}\0{content}".encode()).hexdigest()
+
+
+def narrowed(group: Group, asset_ids: Iterable[str]) -> Group:
+    """Some of the group's assets; their rows are not counted again but taken as average."""
+    chosen = tuple(asset_ids)
+    return Group(group.asset_class, chosen, -(-group.rows * len(chosen) // len(group.asset_ids)))
+
+
 def single(group: Group, asset_id: str) -> Group:
     """One asset of the group by itself, as it is retried."""
-    return Group(group.asset_class, (asset_id,), -(-group.rows // len(group.asset_ids)))
+    return narrowed(group, (asset_id,))
 
 
 def digest_of(stage: str, basis: Mapping[str, Any]) -> str:

@@ -50,11 +50,15 @@ class ClassScores:
 
 def load_scores(job: TrainJob, asset_class: str, chunks: Sequence[Chunk]) -> ClassScores | None:
     """The scores of a class from the files of its chunks; None where no asset was scored."""
-    files = [load_arrays(job.chunk_path(chunk)) for chunk in chunks if chunk.asset_class == asset_class]
-    files = [found for found in files if len(found["asset_ids"])]
-    if not files:
+    own = [chunk for chunk in chunks if chunk.asset_class == asset_class]
+    read = [(load_arrays(job.chunk_path(chunk)), chunk.asset_ids) for chunk in own]
+    read = [(found, asset_ids) for found, asset_ids in read if len(found["asset_ids"])]
+    if not read:
         return None
+    files = [found for found, _ in read]
     order = np.argsort(np.concatenate([found["asset_ids"] for found in files]), kind="stable")
+    wanted = np.concatenate([np.isin(found["asset_ids"], asset_ids) for found, asset_ids in read])
+    order = order[wanted[order]]  # a file may hold assets that have changed since, and are in another file now
 
     def column(name: str) -> npt.NDArray[Any]:
         return np.concatenate([found[name] for found in files])

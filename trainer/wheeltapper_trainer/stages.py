@@ -4,22 +4,27 @@ cannot be learnt are set aside with their reason while everything else goes on."
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
+import numpy as np
 from wheeltapper.durable import sha256_of
 from wheeltapper.errors import CommandError
 from wheeltapper.spec import AlarmSpec, digest
 from wheeltapper_command.progress import Progress
 
-from wheeltapper_trainer.chunk import fit_class, sample_chunk, train_chunk
+from wheeltapper_trainer.chunk import fit_class, load_samples, sample_chunk, train_chunk
 from wheeltapper_trainer.cluster import Cluster, Done, Failed, Limits, Task
-from wheeltapper_trainer.job import Chunk, ChunkDone, ClassDone, SampleDone, TrainJob, slots_of
+from wheeltapper_trainer.history import History
+from wheeltapper_trainer.inputs import failure_codes
+from wheeltapper_trainer.job import Chunk, ChunkDone, ClassDone, SampleDone, TrainJob, load_arrays, slots_of
 from wheeltapper_trainer.ledger import Ledger
-from wheeltapper_trainer.plan import Group, chunk_of, digest_assets, digest_of, single
+from wheeltapper_trainer.plan import Group, chunk_of, digest_assets, digest_of, key_of, narrowed, single
 from wheeltapper_trainer.regimes import learn_regimes
 
 ChunkResult = TypeVar("ChunkResult", SampleDone, ChunkDone)
@@ -30,7 +35,8 @@ class Stages:
     """One run's stages, in the order of its methods; each needs what the ones before it left in the run folder.
 
     `versions` names the software that computes; it is part of every digest. `quarantined` holds asset → reason,
-    `seconds` the workers' time by phase and the cluster's while stages ran ("cores").
+    `seconds` the workers' time by phase and the cluster's while stages ran ("cores"), `reused` stage → assets found
+    finished.
     """
 
     job: TrainJob
@@ -41,6 +47,7 @@ class Stages:
     versions: Mapping[str, str]
     quarantined: dict[str, str] = field(default_factory=dict)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    reused: dict[str, int] = field(default_factory=dict)
     _contents: dict[str, str] = field(default_factory=dict)
 
     def read_contents(self, groups: Sequence[Group]) -> Mapping[str, str]:
@@ -71,7 +78,11 @@ class Stages:
 
     def sample(self, groups: Sequence[Group]) -> list[Chunk]:
         """SAMPLE every group: the chunks whose sample files are there."""
-        inputs = {c.name: self._basis(c.name) for c in self.job.spec.classes}
+        job = self.job
+        inputs = {
+            c.name: {**self._basis(c.name), "assets": job.asset_count(c.name), "class_rows": job.class_rows}
+            for c in job.spec.classes
+        }
         return self._chunks("sample", sample_chunk, SampleDone, groups, inputs)[0]
 
     def fit_classes(self, samples: Sequence[Chunk]) -> list[ClassDone]:
@@ -79,12 +90,12 @@ class Stages:
         done: list[ClassDone] = []
         tasks: list[Task] = []
         digests: dict[str, str] = {}
+        sampled = self._digest_samples(samples)
         for spec in self.job.spec.classes:
             own = [chunk for chunk in samples if chunk.asset_class == spec.name]
-            files = sorted(sha256_of(self.job.sample_path(chunk)) for chunk in own)
             for slot in slots_of(spec):
                 name = f"the head of {spec.name} for {slot.name}"
-                basis = {**self._basis(spec.name), "slot": slot.index, "samples": files}
+                basis = {**self._basis(spec.name), "slot": slot.index, "samples": sampled[spec.name]}
                 digests[name] = digest_of("class", basis)
                 known = self.ledger.find("class", digests[name], ClassDone)
                 if known is None:
@@ -106,6 +117,19 @@ class Stages:
         self.progress.finish(_reused(len(done) - len(tasks)))
         return sorted(done, key=lambda d: (d.asset_class, d.slot))
 
+    def _digest_samples(self, samples: Sequence[Chunk]) -> Mapping[str, str]:
+        """Class → digest of the rows that teach its heads. They often stay the same where assets' later data do not."""
+        tasks = []
+        for spec in self.job.spec.classes:
+            own = [chunk for chunk in samples if chunk.asset_class == spec.name]
+            tasks.append(Task(spec.name, (self.job, spec.name, own)))
+        found: dict[str, str] = {}
+        for ended in self._run(digest_samples, tasks):
+            if isinstance(ended, Failed):
+                raise CommandError(f"the samples of class {ended.task.name!r} cannot be read: {ended.reason}")
+            found[ended.task.name] = ended.result
+        return found
+
     def train_assets(self, groups: Sequence[Group]) -> tuple[list[Chunk], list[ChunkDone]]:
         """ASSET: every asset's own heads and scores: the chunks whose files are there, and what each holds."""
         inputs = {}
@@ -122,31 +146,21 @@ class Stages:
         groups: Sequence[Group],
         inputs: Mapping[str, Mapping[str, Any]],
     ) -> tuple[list[Chunk], list[ChunkResult]]:
-        contents = {a: c for a, c in self._contents.items() if a not in self.quarantined}
-        finished: list[tuple[Chunk, ChunkResult]] = []
-        tasks: list[Task] = []
+        keys = self._keys(stage, groups, inputs)
+        finished = self._found(stage, kind, groups, keys)
+        known = {asset_id for chunk, _ in finished for asset_id in chunk.asset_ids}
 
         def task(group: Group) -> Task:
-            chunk = chunk_of(group, stage, inputs[group.asset_class], contents)
+            chunk = chunk_of(group, stage, inputs[group.asset_class], self._contents)
             return Task(chunk.digest, (self.job, chunk))
 
-        def known(chunk: Chunk) -> bool:
-            result = self.ledger.find(stage, chunk.digest, kind)
-            if result is not None:
-                finished.append((chunk, result))
-            return result is not None
-
+        tasks: list[Task] = []
         for group in groups:
-            there = [single(group, asset_id) for asset_id in group.asset_ids if asset_id in contents]
-            alone = tuple(task(s) for s in there) if len(there) > 1 else ()
-            whole = task(group)
-            if not there or known(whole.arguments[1]):
-                continue
-            # A chunk that fell apart in an earlier run goes on as its pieces.
-            missing = [piece for piece in alone if not known(piece.arguments[1])]
-            tasks.extend(missing if len(missing) < len(alone) else [dataclasses.replace(whole, alone=alone)])
+            missing = [asset_id for asset_id in group.asset_ids if asset_id in keys and asset_id not in known]
+            if missing:
+                alone = tuple(task(single(group, asset_id)) for asset_id in missing) if len(missing) > 1 else ()
+                tasks.append(dataclasses.replace(task(narrowed(group, missing)), alone=alone))
 
-        reused = sum(len(chunk.asset_ids) for chunk, _ in finished)
         self.progress.start(stage, sum(len(t.arguments[1].asset_ids) for t in tasks), "assets")
         again: list[Task] = []
         for ended in self._run(function, tasks):
@@ -155,17 +169,43 @@ class Stages:
                 continue
             pieces = {piece.arguments[1].asset_ids[0]: piece for piece in ended.task.alone}
             again += [pieces[asset_id] for asset_id, _ in ended.result.failed if asset_id in pieces]
-            finished.append(self._taken(stage, ended, last=not pieces))
+            finished.append(self._taken(stage, ended, keys, last=not pieces))
         for ended in self._run(function, again):
             if isinstance(ended, Failed):
                 self._set_aside(ended)
             else:
-                finished.append(self._taken(stage, ended, last=True))
-        self.progress.finish(" · ".join(note for note in (_reused(reused, "assets"), self._note()) if note))
+                finished.append(self._taken(stage, ended, keys, last=True))
+        self.progress.finish(" · ".join(note for note in (_reused(len(known), "assets"), self._note()) if note))
+        self.reused[stage] = len(known)
+        finished = [(chunk, result) for chunk, result in finished if chunk.asset_ids]
         finished.sort(key=lambda pair: (pair[0].asset_class, pair[0].asset_ids))
         return [chunk for chunk, _ in finished], [result for _, result in finished]
 
-    def _taken(self, stage: str, ended: Done, last: bool) -> tuple[Chunk, Any]:
+    def _keys(self, stage: str, groups: Sequence[Group], inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+        """Asset → key of its share of a stage, for the assets that can be read and have not failed."""
+        basis = {name: digest_of(stage, {**given, "class": name}) for name, given in inputs.items()}
+        return {
+            asset_id: key_of(basis[group.asset_class], asset_id, self._contents[asset_id])
+            for group in groups
+            for asset_id in group.asset_ids
+            if asset_id in self._contents and asset_id not in self.quarantined
+        }
+
+    def _found(
+        self, stage: str, kind: type[ChunkResult], groups: Sequence[Group], keys: Mapping[str, str]
+    ) -> list[tuple[Chunk, ChunkResult]]:
+        """What is finished of these assets, each chunk narrowed to those that are still what they were."""
+        of_class = {asset_id: group.asset_class for group in groups for asset_id in group.asset_ids}
+        finished: list[tuple[Chunk, ChunkResult]] = []
+        for found in self.ledger.search(stage, kind, keys):
+            result = found.result
+            chunk = Chunk(of_class[found.asset_ids[0]], found.asset_ids, result.rows_read, found.digest)
+            if isinstance(result, ChunkDone) and len(found.asset_ids) < result.assets:
+                result = counted_again(self.job, chunk, result)
+            finished.append((chunk, result))
+        return finished
+
+    def _taken(self, stage: str, ended: Done, keys: Mapping[str, str], last: bool) -> tuple[Chunk, Any]:
         """Account for a chunk that came back; `last`: its failed assets have had all their attempts."""
         chunk, result = ended.task.arguments[1], ended.result
         for phase in ("read", "features", "fit"):
@@ -173,11 +213,11 @@ class Stages:
         failed = dict(result.failed)
         if last:
             self.quarantined |= failed
-        if not failed:
-            path = self.job.sample_path(chunk) if stage == "sample" else self.job.chunk_path(chunk)
-            self.ledger.store(stage, chunk.digest, result, [path])
-        self.progress.advance(len(chunk.asset_ids) - (0 if last else len(failed)), self._note())
         there = tuple(asset_id for asset_id in chunk.asset_ids if asset_id not in failed)
+        if there:
+            path = self.job.sample_path(chunk) if stage == "sample" else self.job.chunk_path(chunk)
+            self.ledger.store(stage, chunk.digest, result, [path], {asset_id: keys[asset_id] for asset_id in there})
+        self.progress.advance(len(chunk.asset_ids) - (0 if last else len(failed)), self._note())
         return dataclasses.replace(chunk, asset_ids=there), result
 
     def _run(self, function: Callable[..., Any], tasks: Sequence[Task]) -> Iterator[Done | Failed]:
@@ -199,18 +239,48 @@ class Stages:
     def _note(self) -> str:
         return f"{len(self.quarantined)} failed" if self.quarantined else ""
 
+    @cached_property
+    def _codes(self) -> Mapping[str, Sequence[str]]:
+        """Class → the components that ever failed in it: the one thing an asset's labels take from its neighbours."""
+        history = History.open(self.job.history)
+        assets, events = history.assets(), history.events()
+        return {
+            spec.name: sorted(failure_codes(events, {a.asset_id: a for a in assets if a.asset_class == spec.name}))
+            for spec in self.job.spec.classes
+        }
+
     def _basis(self, asset_class: str) -> dict[str, Any]:
         """What every file of a class depends on beside its assets' contents. Alarms do not: they are chosen later."""
         job = self.job
         return {
             "spec": digest(dataclasses.replace(job.asset_class(asset_class), alarm=AlarmSpec())),
             "split": dataclasses.asdict(job.split(asset_class)),
-            "assets": job.asset_count(asset_class),
-            "class_rows": job.class_rows,
+            "codes": self._codes[asset_class],
             "seed": job.seed,
             "regimes": sha256_of(job.regimes_path(asset_class)),
             "versions": dict(self.versions),
         }
+
+
+def digest_samples(job: TrainJob, asset_class: str, chunks: Sequence[Chunk]) -> str:
+    """Hex sha256 of all sampled rows of a class in the order of asset and time; no matter how they were chunked."""
+    found = hashlib.sha256()
+    for name, column in sorted(load_samples(job, asset_class, chunks).items()):
+        found.update(f"{name} {column.dtype} {column.shape}".encode())
+        found.update(np.ascontiguousarray(column).tobytes())
+    return found.hexdigest()
+
+
+def counted_again(job: TrainJob, chunk: Chunk, result: ChunkDone) -> ChunkDone:
+    """`result` for those of the chunk's assets that are left in it."""
+    file = load_arrays(job.chunk_path(chunk))
+    there = np.isin(file["asset_ids"], chunk.asset_ids)
+    return dataclasses.replace(
+        result,
+        assets=int(there.sum()),
+        heads_trained=int(file["tried"][there].sum()),
+        heads_kept=int(there[file["head_asset"]].sum()),
+    )
 
 
 def _learn_regimes(job: TrainJob, asset_class: str) -> None:
