@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from typing import NamedTuple
 
 from wheeltapper_proto import scoring_pb2 as contract
 
-from wheeltapper_gateway.wire import Scores
+from wheeltapper_gateway.wire import Columns, Scores
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 STATUS = {number: name.removeprefix("ROW_STATUS_") for name, number in contract.RowStatus.items()}
@@ -17,6 +19,15 @@ ALARM = {number: name.removeprefix("ALARM_STATE_").lower() for name, number in c
 HEALTH = {bit: name.removeprefix("HEALTH_").lower() for name, bit in contract.Health.items() if bit}
 SCORED = (contract.ROW_STATUS_OK, contract.ROW_STATUS_DUPLICATE)
 _OVER_THE_LINE = ("raised", "active")
+
+
+class Reason(NamedTuple):
+    """A feature that made an output what it is. contribution: what it adds to the margin behind the output (hours or
+    readings of life, log-odds of failure); of an anomaly, its sensor's share of the score."""
+
+    output: str
+    feature: str
+    contribution: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +44,7 @@ class Answer:
     health: tuple[str, ...]  # what was wrong with the data: "missing", "out_of_range", ...
     features: Mapping[str, float]  # empty unless asked for
     revision: bool  # a late reading changed an answer given earlier
+    reasons: tuple[Reason, ...] = ()  # why, by output, weightiest first; empty unless asked for
 
     @property
     def time(self) -> datetime:
@@ -52,11 +64,11 @@ class Answer:
 _RANK = {name: number for number, name in LEVEL.items()}
 
 
-def answers_of(
-    scores: Scores, assets: Sequence[str], outputs: Sequence[str], features: Sequence[str], revision: bool
-) -> Iterator[Answer]:
+def answers_of(scores: Scores, assets: Sequence[str], columns: Columns, revision: bool) -> Iterator[Answer]:
     """The rows of a block, `assets[i]` being the asset id of row i. Rows that answer events are left out if taken."""
+    outputs, features = columns.outputs, columns.features
     width, asked = len(outputs), len(features) if len(scores.features) else 0
+    reasons = reasons_of(scores, columns)
     for row, status in enumerate(scores.status):
         if status == contract.ROW_STATUS_TAKEN:
             continue
@@ -75,4 +87,15 @@ def answers_of(
             if asked
             else {},
             revision=revision,
+            reasons=reasons.get(row, ()),
         )
+
+
+def reasons_of(scores: Scores, columns: Columns) -> dict[int, tuple[Reason, ...]]:
+    """The reasons of each row that has any, in words."""
+    why = scores.reasons
+    cells = zip(why.rows, why.outputs, why.features, why.values, strict=True)
+    return {
+        row: tuple(Reason(columns.outputs[output], columns.named[feature], value) for _, output, feature, value in own)
+        for row, own in groupby(cells, key=lambda cell: cell[0])
+    }

@@ -1,7 +1,7 @@
 """The final answer to every reading: first answers, duplicates and revisions joined by (asset, event time).
 
 All answers are held in memory until the end, as compact columns: about 25 bytes a row, 6 for each output and 4 for each
-feature, and 100 more a row while they are sorted.
+feature, and 100 more a row while they are sorted; reasons as text, where there are any.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from wheeltapper_command.errors import UsageError
+from wheeltapper_command.reasons import reasons_text
 from wheeltapper_proto import scoring_pb2 as contract
 
-from wheeltapper_gateway.answer import SCORED, STATUS
+from wheeltapper_gateway.answer import SCORED, STATUS, reasons_of
 from wheeltapper_gateway.link import Delivery
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -30,13 +32,15 @@ Table = dict[str, "array[Any] | list[str]"]
 class FinalAnswers:
     """Answers of one asset class from `begin_us` on. `add` is called by the gateway's reader thread alone."""
 
-    def __init__(self, asset_ids: Sequence[str], begin_us: int) -> None:
+    def __init__(self, asset_ids: Sequence[str], begin_us: int, with_reasons: bool = False) -> None:
         self._asset_ids, self._begin_us = asset_ids, begin_us
         self._number = {asset: i for i, asset in enumerate(asset_ids)}
         self._assets, self._times, self._releases = array("I"), array("q"), array("Q")
         self._status, self._health, self._revision = bytearray(), bytearray(), bytearray()
         self._levels, self._alarms = bytearray(), bytearray()
         self._values, self._features = array("f"), array("f")
+        self._with_reasons = with_reasons
+        self._reasons: dict[int, dict[str, str]] = {}  # by answer, then by output
         self._outputs: tuple[str, ...] | None = None
         self._feature_names: tuple[str, ...] = ()
         self.answered_rows = 0  # answers to rows, revisions not counted
@@ -45,14 +49,15 @@ class FinalAnswers:
 
     def add(self, delivery: Delivery) -> None:
         if self._outputs is None:
-            self._outputs, self._feature_names = delivery.outputs, delivery.features
+            self._outputs, self._feature_names = delivery.columns.outputs, delivery.columns.features
         scores = delivery.scores
         self.releases.add(scores.release)
         if not delivery.revision:
             self.answered_rows += len(scores)
             self.latencies.append(delivery.latency_seconds)
         keep = [row for row, time in enumerate(scores.times) if time >= self._begin_us]
-        if len(keep) == len(scores) and (delivery.outputs, delivery.features) == (self._outputs, self._feature_names):
+        same = (delivery.columns.outputs, delivery.columns.features) == (self._outputs, self._feature_names)
+        if len(keep) == len(scores) and same:
             self._times.extend(scores.times)
             self._status += scores.status
             self._health += scores.health
@@ -62,6 +67,7 @@ class FinalAnswers:
             self._features.extend(scores.features)
         else:
             self._add_rows(delivery, keep)
+        self._add_reasons(delivery, keep)
         number = self._number
         self._assets.extend([number[delivery.assets[row]] for row in keep])
         self._releases.extend([scores.release] * len(keep))
@@ -69,9 +75,10 @@ class FinalAnswers:
 
     def _add_rows(self, delivery: Delivery, keep: Iterable[int]) -> None:
         """Row by row, outputs and features by name: a release in the middle may have other ones."""
-        scores, width, asked = delivery.scores, len(delivery.outputs), len(delivery.features)
-        outputs = [_position(delivery.outputs, name) for name in self._outputs or ()]
-        features = [_position(delivery.features, name) for name in self._feature_names]
+        scores, columns = delivery.scores, delivery.columns
+        width, asked = len(columns.outputs), len(columns.features)
+        outputs = [_position(columns.outputs, name) for name in self._outputs or ()]
+        features = [_position(columns.features, name) for name in self._feature_names]
         for row in keep:
             self._times.append(scores.times[row])
             self._status.append(scores.status[row])
@@ -82,11 +89,19 @@ class FinalAnswers:
                 self._values.append(scores.values[row * width + i] if i >= 0 else math.nan)
             self._features.extend([scores.features[row * asked + i] if i >= 0 else math.nan for i in features])
 
+    def _add_reasons(self, delivery: Delivery, keep: Sequence[int]) -> None:
+        reasons = reasons_of(delivery.scores, delivery.columns)
+        for place, row in enumerate(keep, start=len(self._assets)) if reasons else ():
+            for output, own in groupby(reasons.get(row, ()), key=lambda reason: reason.output):
+                text = reasons_text((reason.feature, reason.contribution) for reason in own)
+                self._reasons.setdefault(place, {})[output] = text
+
     def columns(self) -> Table:
-        """One row per reading, sorted by asset_id and time. Scores, features, level and release are the latest ones;
-        alarm and health are as first told: an alarm that rang has rung, and a reading came as it came."""
+        """One row per reading, sorted by asset_id and time. Scores, features, level and release are the latest ones,
+        reasons those of the latest answer that gave any; alarm and health are as first told: an alarm that rang has
+        rung, and a reading came as it came."""
         outputs, names = self._outputs or (), self._feature_names
-        chosen, told, statuses, revisions = self._choose()
+        chosen, told, explained, statuses, revisions = self._choose()
         table: Table = {
             "asset_id": [self._asset_ids[self._assets[i]] for i in chosen],
             "time": array("q", [self._times[i] for i in chosen]),
@@ -100,17 +115,21 @@ class FinalAnswers:
         for i, name in enumerate(outputs):
             table[f"score:{name}"] = values[i :: len(outputs)]
             table[f"alarm:{name}"] = array("B", alarms[i :: len(outputs)])
+            if self._with_reasons:
+                table[f"reasons:{name}"] = [self._reasons.get(at, {}).get(name, "") for at in explained]
         features = _gather(self._features, chosen, len(names))
         for i, name in enumerate(names):
             table[f"feature:{name}"] = features[i :: len(names)]
         return table
 
-    def _choose(self) -> tuple[list[int], list[int], list[int], list[int]]:
-        """Per reading: which answer holds its scores, which was told first, its status, how often it was revised."""
+    def _choose(self) -> tuple[list[int], list[int], list[int], list[int], list[int]]:
+        """Per reading: which answer holds its scores, which was told first, which has its reasons (−1: none), its
+        status, how often it was revised."""
         assets, times, found = self._assets, self._times, self._status
         order = sorted(range(len(times)), key=lambda i: (assets[i], times[i]))  # stable: arrival breaks ties
         chosen: list[int] = []
         told: list[int] = []
+        explained: list[int] = []
         statuses: list[int] = []
         revisions: list[int] = []
         before: tuple[int, int] | None = None
@@ -119,6 +138,7 @@ class FinalAnswers:
             if key != before:
                 chosen.append(i)
                 told.append(i)
+                explained.append(-1)
                 statuses.append(found[i])
                 revisions.append(0)
             elif self._revision[i]:
@@ -129,8 +149,10 @@ class FinalAnswers:
             elif found[i] == contract.ROW_STATUS_OK and statuses[-1] not in SCORED:
                 chosen[-1] = told[-1] = i
                 statuses[-1] = found[i]
+            if i in self._reasons:
+                explained[-1] = i
             before = key
-        return chosen, told, statuses, revisions
+        return chosen, told, explained, statuses, revisions
 
 
 def joined(tables: Sequence[Table]) -> Table:
@@ -157,6 +179,8 @@ def _runs(ids: Any) -> list[tuple[str, int, int]]:
 
 
 def _blank(pattern: Any, rows: int) -> Any:
+    if isinstance(pattern, list):
+        return [""] * rows
     return array(pattern.typecode, [math.nan if pattern.typecode == "f" else 0]) * rows
 
 

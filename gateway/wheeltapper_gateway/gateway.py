@@ -141,9 +141,7 @@ class Gateway:
         """Answers and revisions as they come; ends when none has come for `timeout` seconds (None: when closed).
         Raises Refused, once for each, where the scorer refuses this gateway."""
         while (delivery := self._next_delivery(timeout)) is not None:
-            yield from answers_of(
-                delivery.scores, delivery.assets, delivery.outputs, delivery.features, delivery.revision
-            )
+            yield from answers_of(delivery.scores, delivery.assets, delivery.columns, delivery.revision)
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything accepted is settled. Returns whether it is; raises Refused as `answers` does."""

@@ -23,6 +23,7 @@ from wheeltapper_gateway.settings import ASSETS_PER_OPEN, Clock, Settings
 from wheeltapper_gateway.spool import Block, Kind, Name, Spool
 from wheeltapper_gateway.wire import (
     METHOD,
+    Columns,
     ProtocolError,
     Scores,
     decode_response,
@@ -75,8 +76,7 @@ class Delivery:
 
     scores: Scores
     assets: tuple[str, ...] | list[str]  # asset id of each row
-    outputs: tuple[str, ...]
-    features: tuple[str, ...]
+    columns: Columns
     revision: bool
     latency_seconds: float  # from handing the block to gRPC to its answer; 0 for revisions
 
@@ -115,6 +115,7 @@ class Link:
         self.failure: CommandError | None = None  # why the latest conversation ended, if it ended badly
         self.refused = False  # the server said that the fault is ours
         self.opened: contract.Opened | None = None
+        self._columns = Columns()
 
     def start(self) -> None:
         self._thread.start()
@@ -285,6 +286,8 @@ class Link:
             self._settings.want_features,
             who.attributes,
             [value for asset in fresh for value in who.attributes_of.get(asset, unknown)],
+            self._settings.reasons,
+            self._settings.reasons_always,
         )
 
     def _block_request(self) -> bytes | None:
@@ -321,8 +324,7 @@ class Link:
     def _take(self, data: bytes) -> None:
         with self._changed:
             self._heard_at = self._clock.monotonic()
-            columns = (len(self.opened.outputs), len(self.opened.features)) if self.opened else (0, 0)
-            body, message = decode_response(data, *columns)
+            body, message = decode_response(data, self._columns)
             if isinstance(message, contract.Opened):
                 self._take_opened(message)
             elif isinstance(message, Scores):
@@ -336,6 +338,8 @@ class Link:
             self._changed.notify_all()
 
     def _take_opened(self, opened: contract.Opened) -> None:
+        outputs, named = tuple(opened.outputs), tuple(opened.features)
+        self._columns = Columns(outputs, named if self._settings.want_features else (), named)
         if self._opened_here and list(opened.handles) == self._handles:  # a new release answers other columns
             self.opened = opened
             return
@@ -378,8 +382,7 @@ class Link:
         else:
             self.counters.revised_rows += len(scores)
             assets = [self._ids.get(handle, "") for handle in scores.handles]
-        opened = self.opened or contract.Opened()
-        self._deliver(Delivery(scores, assets, tuple(opened.outputs), tuple(opened.features), revision, latency))
+        self._deliver(Delivery(scores, assets, self._columns, revision, latency))
 
     def _settle(self, sequences: list[int]) -> None:
         if sequences:

@@ -42,6 +42,8 @@ class Plan:
     batch_rows: int = 256
     in_flight_blocks_max: int = 8
     want_features: bool = False
+    reasons: int = 0  # for each output of a reading that raises an alarm, of every reading where `reasons_always`
+    reasons_always: bool = False
     spool: str = MEMORY  # a file: one more per asset class is made beside it
     patience_seconds: float = 30.0  # without a connection before the replay gives up
 
@@ -177,7 +179,7 @@ def _open(
     }
     mine = set(own.asset_ids)
     events = [event for event in all_events if event.asset_id in mine]
-    answers = FinalAnswers(own.asset_ids, from_us)
+    answers = FinalAnswers(own.asset_ids, from_us, plan.reasons > 0)
     gateway = Gateway(
         plan.target,
         name=f"{plan.gateway}/{own.name}",
@@ -190,6 +192,8 @@ def _open(
             batch_rows=plan.batch_rows,
             in_flight_blocks_max=plan.in_flight_blocks_max,
             want_features=plan.want_features,
+            reasons=plan.reasons,
+            reasons_always=plan.reasons_always,
             live_seconds=_LIVE_SECONDS,
         ),
         connect=connect,

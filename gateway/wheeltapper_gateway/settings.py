@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from wheeltapper_command.errors import UsageError
 
 BATCH_ROWS_MAX = 4096
+REASONS_MAX = 64  # a scorer gives no more
 ASSETS_PER_OPEN = 10_000  # keeps an Open message far below gRPC's 4 MiB
 
 
@@ -29,6 +30,8 @@ class Settings:
     answer_timeout_seconds: float = 60.0  # silence with blocks in flight beyond it means a dead connection
     durable: bool = False  # settle on the server's durable Ack instead of on the ScoreBlock
     want_features: bool = False
+    reasons: int = 0  # so many for each output of a row that raises an alarm; 0: none
+    reasons_always: bool = False  # for every row
 
     def __post_init__(self) -> None:
         limits = {
@@ -41,6 +44,7 @@ class Settings:
             "backoff_seconds": (0.001, 3600),
             "backoff_seconds_max": (self.backoff_seconds, 86_400),
             "answer_timeout_seconds": (0.1, 86_400),
+            "reasons": (0, REASONS_MAX),
         }
         for name, (lowest, highest) in limits.items():
             value = getattr(self, name)

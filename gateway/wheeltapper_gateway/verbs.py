@@ -24,6 +24,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="begin", metavar="TIME", help="report readings from this time on")
     parser.add_argument("--warm-up", default="0s", metavar="SPAN", help="also send so much before --from, unreported")
     parser.add_argument("--features", action="store_true", help="ask for the features and write them")
+    parser.add_argument("--reasons", type=int, default=0, metavar="K", help="write K reasons of every alarm raised")
+    parser.add_argument("--reasons-always", action="store_true", help="write them for every reading")
     parser.add_argument("--batch", type=int, default=256, metavar="ROWS", help="rows a block has at most")
     parser.add_argument("--in-flight", type=int, default=8, metavar="BLOCKS", help="blocks sent and not yet answered")
     parser.add_argument("--gateway", default="replay", metavar="NAME", help="the name to speak under")
@@ -58,6 +60,8 @@ def _run(options: argparse.Namespace, progress: Progress) -> Outcome:
         batch_rows=options.batch,
         in_flight_blocks_max=options.in_flight,
         want_features=options.features,
+        reasons=options.reasons,
+        reasons_always=options.reasons_always,
         spool=options.spool or MEMORY,
         patience_seconds=span_seconds("--patience", options.patience),
     )

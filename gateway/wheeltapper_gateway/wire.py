@@ -12,7 +12,7 @@ import math
 import sys
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -32,6 +32,25 @@ class ProtocolError(CommandError):
 
 
 @dataclass(frozen=True, slots=True)
+class Reasons:
+    """Why, as columns: m reasons in the order of rows, outputs, weight. Positions uint32[m], values float32[m]."""
+
+    rows: array[int] = field(default_factory=lambda: array("I"))
+    outputs: array[int] = field(default_factory=lambda: array("I"))
+    features: array[int] = field(default_factory=lambda: array("I"))  # in Opened.features
+    values: array[float] = field(default_factory=lambda: array("f"))
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What a score block's columns are called, as Opened and the Open before it say."""
+
+    outputs: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()  # of ScoreBlock.features; none unless asked for
+    named: tuple[str, ...] = ()  # what a reason's feature is called
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """One ScoreBlock as columns. Row i is element i; `values`, `levels`, `alarms`, `features` are row-major."""
 
@@ -45,6 +64,7 @@ class Scores:
     alarms: bytes  # AlarmState[n × outputs]
     health: bytes  # Health bits[n]
     features: array[float]  # float32[n × features], empty unless asked for
+    reasons: Reasons = field(default_factory=Reasons)  # empty unless asked for
 
     def __len__(self) -> int:
         return len(self.status)
@@ -64,6 +84,8 @@ def encode_open(
     want_features: bool = False,
     attributes: Sequence[str] = (),
     attribute_values: Iterable[float] = (),
+    reasons_top: int = 0,
+    reasons_always: bool = False,
 ) -> bytes:
     """The Open message; `attribute_values` is row-major, assets × attributes."""
     request = contract.StreamRequest()
@@ -77,6 +99,8 @@ def encode_open(
     request.open.want_features = want_features
     request.open.attributes.extend(attributes)
     request.open.attribute_values.extend(attribute_values)
+    request.open.reasons_top = reasons_top
+    request.open.reasons_always = reasons_always
     return request.SerializeToString()
 
 
@@ -105,22 +129,23 @@ def encode_events(sequence: int, handles: array[int], times: array[int], codes: 
     return bytes(request.SerializeToString())
 
 
-def decode_response(data: bytes, outputs: int, features: int) -> tuple[str, Response]:
-    """What the server said: ("opened" | "scores" | "revisions" | "ack" | "drain", message). A ScoreBlock has `outputs`
-    columns of values and `features` of features. Raises ProtocolError for anything else."""
+def decode_response(data: bytes, columns: Columns) -> tuple[str, Response]:
+    """What the server said: ("opened" | "scores" | "revisions" | "ack" | "drain", message). Raises ProtocolError for
+    anything else, and for a ScoreBlock of other columns."""
     try:
         twin = _TwinResponse.FromString(data)
         body = twin.WhichOneof("body")
         if body in ("scores", "revisions"):
             block = getattr(twin, body)
-            scores = _scores(block, _joined, outputs, features)
+            scores = _scores(block, _joined, columns)
             if scores is None:
                 block = getattr(contract.StreamResponse.FromString(data), body)
-                scores = _scores(block, _listed, outputs, features)
+                scores = _scores(block, _listed, columns)
             if scores is None:
                 raise ProtocolError(
                     f"expected every column of score block {block.sequence} to have {len(block.status)} rows "
-                    f"({outputs} outputs, {features} features), found lengths that do not agree"
+                    f"({len(columns.outputs)} outputs, {len(columns.features)} features) and reasons to name these, "
+                    "found lengths or positions that do not agree"
                 )
             return body, scores
         typed = contract.StreamResponse.FromString(data)
@@ -131,25 +156,41 @@ def decode_response(data: bytes, outputs: int, features: int) -> tuple[str, Resp
     return body, getattr(typed, body)
 
 
-def _scores(block: Any, column: Any, outputs: int, features: int) -> Scores | None:
+def _scores(block: Any, column: Any, columns: Columns) -> Scores | None:
     """The block's columns, or None where their lengths do not agree with its rows."""
     rows = len(block.status)
     handles, times = column("I", block.handles), column("q", block.times)
     values, asked = column("f", block.values), column("f", block.features)
-    if handles is None or times is None or values is None or asked is None:
+    reasons = _reasons(block, column, rows, columns)
+    if handles is None or times is None or values is None or asked is None or reasons is None:
         return None
-    cells = rows * outputs
+    cells = rows * len(columns.outputs)
     if column is _listed and not values:  # the answer to events may leave out what only readings have
         values = array("f", [math.nan]) * cells
     levels, alarms, health = block.levels or bytes(cells), block.alarms or bytes(cells), block.health or bytes(rows)
     agree = (
         len(handles) == len(times) == len(health) == rows
         and len(values) == len(levels) == len(alarms) == cells
-        and (len(asked) == rows * features or (column is _listed and not asked))
+        and (len(asked) == rows * len(columns.features) or (column is _listed and not asked))
     )
     if not agree:
         return None
-    return Scores(block.sequence, block.release, handles, times, block.status, values, levels, alarms, health, asked)
+    return Scores(
+        block.sequence, block.release, handles, times, block.status, values, levels, alarms, health, asked, reasons
+    )
+
+
+def _reasons(block: Any, column: Any, rows: int, columns: Columns) -> Reasons | None:
+    """The block's reasons, or None where one of them is not whole or points at what is not there."""
+    at, output = column("I", block.reason_rows), column("I", block.reason_outputs)
+    feature, value = column("I", block.reason_features), column("f", block.reason_values)
+    if at is None or output is None or feature is None or value is None:
+        return None
+    if not len(at) == len(output) == len(feature) == len(value):
+        return None
+    if len(at) and not (max(at) < rows and max(output) < len(columns.outputs) and max(feature) < len(columns.named)):
+        return None
+    return Reasons(at, output, feature, value)
 
 
 def _joined(code: str, parts: Sequence[bytes]) -> array[Any] | None:
@@ -170,10 +211,10 @@ def _twin_pool() -> descriptor_pool.DescriptorPool:
     file = descriptor_pb2.FileDescriptorProto()
     contract.DESCRIPTOR.CopyToProto(file)
     for message in file.message_type:
-        for field in message.field:
-            if field.options.packed:
-                field.type = descriptor_pb2.FieldDescriptorProto.TYPE_BYTES
-                field.ClearField("options")
+        for column in message.field:
+            if column.options.packed:
+                column.type = descriptor_pb2.FieldDescriptorProto.TYPE_BYTES
+                column.ClearField("options")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return pool

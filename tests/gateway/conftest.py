@@ -96,7 +96,7 @@ class EchoScorer(scoring_pb2_grpc.ScoringServicer):
             pack="ab" * 32,
             resume_sequence=self.safe.get((opened.gateway, opened.epoch), 0),
             outputs=OUTPUTS,
-            features=["vibration mean"] if opened.want_features else [],
+            features=["vibration mean"] if opened.want_features or opened.reasons_top else [],
             missing_sensors=[name for name in self.class_sensors if name not in opened.sensors],
             rows_max=self.rows_max,
         )
@@ -124,6 +124,7 @@ class EchoScorer(scoring_pb2_grpc.ScoringServicer):
                 cells = self.seen.setdefault((asset, when), cells)
                 status.append(pb.ROW_STATUS_DUPLICATE if known else pb.ROW_STATUS_OK)
                 values += [cells[0], -cells[0]]
+        explained = range(rows) if body == "readings" and opened.reasons_top else []
         return pb.ScoreBlock(
             sequence=block.sequence,
             release=7,
@@ -135,6 +136,10 @@ class EchoScorer(scoring_pb2_grpc.ScoringServicer):
             alarms=bytes([pb.ALARM_STATE_NONE, pb.ALARM_STATE_RAISED]) * rows,
             health=bytes([pb.HEALTH_MISSING | pb.HEALTH_LATE]) * rows,
             features=values[:: len(OUTPUTS)] if opened.want_features else [],
+            reason_rows=[row for row in explained for _ in OUTPUTS],
+            reason_outputs=[output for _ in explained for output in range(len(OUTPUTS))],
+            reason_features=[0 for _ in explained for _ in OUTPUTS],
+            reason_values=[values[row * len(OUTPUTS) + output] for row in explained for output in range(len(OUTPUTS))],
         )
 
     def _revision(self, scores: pb.ScoreBlock) -> pb.ScoreBlock:

@@ -16,6 +16,7 @@ import grpc
 import pytest
 from wheeltapper_command.errors import Refused, UsageError
 from wheeltapper_gateway import Gateway, Settings
+from wheeltapper_gateway.answer import Reason
 from wheeltapper_gateway.settings import Clock
 from wheeltapper_gateway.spool import SpoolError
 
@@ -90,6 +91,25 @@ def test_assets_events_features_and_attributes(scorer: Any) -> None:
     assert math.isnan(first.attribute_values[1])  # unknown
     assert [len(opened.asset_ids) for opened in scorer.opens] == [2, 1, 3]
     assert (counters.answered_rows, counters.refused_events, counters.reconnects) == (4, 0, 1)
+
+
+@pytest.mark.parametrize("features", [False, True])
+def test_reasons_come_with_the_names_of_outputs_and_features(scorer: Any, features: bool) -> None:
+    settings = {"reasons": 3, "reasons_always": True, "want_features": features}
+    with gateway_to(scorer.address, settings) as gateway:
+        send(gateway, range(5, 8))
+        answers = [answer for _, answer in zip(range(3), gateway.answers(timeout=5), strict=False)]
+    assert (scorer.opens[0].reasons_top, scorer.opens[0].reasons_always) == (3, True)
+    for answer in answers:
+        value = float(answer.time_us)
+        name = "vibration mean"
+        assert answer.reasons == (Reason("rul", name, value), Reason("failure", name, -value))
+        assert answer.features == ({name: value} if features else {})
+
+
+def test_nobody_is_asked_for_more_reasons_than_a_scorer_gives() -> None:
+    with pytest.raises(UsageError, match="reasons: expected 0 to 64, found 65"):
+        Settings(reasons=65)
 
 
 @pytest.mark.parametrize("durable", [False, True])

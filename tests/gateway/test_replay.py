@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import subprocess
@@ -21,11 +22,11 @@ from wheeltapper_command.errors import CommandError, NotFound, Refused, UsageErr
 from wheeltapper_command.progress import Progress
 from wheeltapper_gateway import history, verbs
 from wheeltapper_gateway.disorder import Disorder, disordered
-from wheeltapper_gateway.final import FinalAnswers, write_answers
+from wheeltapper_gateway.final import FinalAnswers, joined, write_answers
 from wheeltapper_gateway.link import Delivery
 from wheeltapper_gateway.replay import Plan, open_history, replay
 from wheeltapper_gateway.rows import Rows, parse_time
-from wheeltapper_gateway.wire import Scores
+from wheeltapper_gateway.wire import Columns, Reasons, Scores
 
 T0 = 1_700_000_000_000_000
 STEP = 600_000_000
@@ -202,7 +203,7 @@ def test_two_classes_two_streams_one_file(tmp_path: Path, scorer: Any) -> None:
 def test_the_command_writes_what_it_was_told(tmp_path: Path, scorer: Any, ending: str) -> None:
     folder, out = parquet_history(tmp_path / "h"), tmp_path / f"answers{ending}"
     words = ["--to", scorer.address, "--out", str(out), "--features", "--spool", str(tmp_path / "s")]
-    words += ["--shuffle", "2rows", "--duplicate", "0.2", "-o", "json", "--quiet"]
+    words += ["--reasons", "1", "--shuffle", "2rows", "--duplicate", "0.2", "-o", "json", "--quiet"]
     code = f"import sys; sys.argv = ['wheeltapper', 'replay', {str(folder)!r}, *{words!r}]; {RUN}"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -229,8 +230,10 @@ def test_the_command_writes_what_it_was_told(tmp_path: Path, scorer: Any, ending
         "revisions",
         "score:rul",
         "alarm:rul",
+        "reasons:rul",
         "score:failure",
         "alarm:failure",
+        "reasons:failure",
         "feature:vibration mean",
     ]
     assert (rows[5]["asset_id"], rows[5]["status"], float(rows[5]["feature:vibration mean"])) == (
@@ -238,6 +241,7 @@ def test_the_command_writes_what_it_was_told(tmp_path: Path, scorer: Any, ending
         "OK",
         1005.0,
     )
+    assert rows[5]["reasons:failure"] == "vibration mean -1e+03"
 
 
 def test_a_bare_install_replays_csv_and_says_what_parquet_needs(tmp_path: Path, scorer: Any) -> None:
@@ -317,9 +321,11 @@ def test_disorder_is_legal_and_loses_nothing(keys: list[tuple[int, int]], late: 
             assert all(when - time <= late for when in newer)
 
 
-def delivery(rows: list[tuple[int, int, float]], revision: bool = False) -> Delivery:
-    """One answer per (time, status, score) of one asset; alarm and health are 2 and 4 at first, 0 in a revision."""
+def delivery(rows: list[tuple[int, int, float]], revision: bool = False, why: float | None = None) -> Delivery:
+    """One answer per (time, status, score) of one asset; alarm and health are 2 and 4 at first, 0 in a revision.
+    `why`: every row has two reasons, of this contribution and a tenth of it."""
     count = len(rows)
+    told = range(2 * count) if why is not None else ()
     scores = Scores(
         1,
         2 if revision else 1,
@@ -331,8 +337,14 @@ def delivery(rows: list[tuple[int, int, float]], revision: bool = False) -> Deli
         bytes([0 if revision else 2]) * count,
         bytes([0 if revision else 4]) * count,
         array("f"),
+        Reasons(
+            array("I", [i // 2 for i in told]),
+            array("I", [0 for _ in told]),
+            array("I", [1 - i % 2 for i in told]),
+            array("f", [(why or 0) / (1, 10)[i % 2] for i in told]),
+        ),
     )
-    return Delivery(scores, ["pump-a"] * count, ("rul",), (), revision, 0.001)
+    return Delivery(scores, ["pump-a"] * count, Columns(("rul",), (), ("age", "mean(oil, 4h)")), revision, 0.001)
 
 
 OK, DUPLICATE, SUPERSEDED, TOO_LATE = 0, 1, 2, 3
@@ -373,3 +385,37 @@ def test_answers_keep_every_bit_of_a_float(tmp_path: Path) -> None:
     assert cells[4] == ""
     write_answers(tmp_path / "a.jsonl", table)
     assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[4])["score:rul"] is None
+
+
+@pytest.mark.parametrize(
+    ("answers", "text"),
+    [
+        ([(0.5, False)], "mean(oil, 4h) +0.5; age +0.05"),
+        ([(-123.456, False)], "mean(oil, 4h) -123; age -12.3"),
+        ([(0.5, False), (None, True)], "mean(oil, 4h) +0.5; age +0.05"),  # an alarm that rang is explained once
+        ([(0.5, False), (0.25, True)], "mean(oil, 4h) +0.25; age +0.025"),
+        ([(None, False), (0.25, True)], "mean(oil, 4h) +0.25; age +0.025"),
+        ([(None, False)], ""),
+    ],
+)
+def test_reasons_are_those_of_the_latest_answer_that_gave_any(
+    answers: list[tuple[float | None, bool]], text: str
+) -> None:
+    final = FinalAnswers(["pump-a"], 2, with_reasons=True)
+    final.add(delivery([(1, OK, 10.0), (5, OK, 50.0)], why=7.0))  # the first is of the warm-up
+    for why, revision in answers:
+        final.add(delivery([(3, OK, 1.0)], revision, why))
+    assert final.columns()["reasons:rul"] == [text, "mean(oil, 4h) +7; age +0.7"]
+    assert list(final.columns())[-3:] == ["score:rul", "alarm:rul", "reasons:rul"]
+
+
+def test_classes_without_an_output_have_no_reasons_of_it() -> None:
+    one, other = FinalAnswers(["b"], 0, with_reasons=True), FinalAnswers(["a"], 0, with_reasons=True)
+    for final, output in ((one, "rul"), (other, "failure")):
+        sent = delivery([(1, OK, 10.0)], why=7.0)
+        named = dataclasses.replace(sent.columns, outputs=(output,))
+        final.add(dataclasses.replace(sent, columns=named, assets=["b" if final is one else "a"]))
+    table = joined([one.columns(), other.columns()])
+    assert table["asset_id"] == ["a", "b"]
+    assert table["reasons:rul"] == ["", "mean(oil, 4h) +7; age +0.7"]
+    assert table["reasons:failure"] == ["mean(oil, 4h) +7; age +0.7", ""]

@@ -54,17 +54,26 @@ def score_blocks(draw: st.DrawFn) -> tuple[bytes, int, int, int]:
         key(1, 0) + bytes([draw(st.integers(0, 127))]),
         b"\x7a\x03new",  # field 15: of a later version
     ]
+    reasons = draw(st.integers(0, 4)) if cells else 0
+    for number, limit in ((11, rows), (12, outputs), (13, 5)):
+        positions = [struct.pack("<I", draw(st.integers(0, limit - 1))) for _ in range(reasons)]
+        parts.append(pieces(draw, number, positions))
+    parts.append(pieces(draw, 14, [struct.pack("<f", draw(floats)) for _ in range(reasons)]))
     body = b"".join(draw(st.permutations(parts)))
     size = len(body)
     prefix = bytes([size & 0x7F | 0x80, size >> 7]) if size > 127 else bytes([size])
     return key(2, 2) + prefix + body, rows, outputs, features
 
 
+def columns(outputs: int, features: int, named: int) -> wire.Columns:
+    return wire.Columns(tuple("o" * outputs), tuple("f" * features), tuple("n" * named))
+
+
 @given(score_blocks())
 def test_reads_split_unpacked_and_mixed_columns_like_the_typed_messages(drawn: tuple[bytes, int, int, int]) -> None:
     data, rows, outputs, features = drawn
     typed = pb.StreamResponse.FromString(data).scores
-    body, found = wire.decode_response(data, outputs, features)
+    body, found = wire.decode_response(data, columns(outputs, features, 5))
     assert body == "scores"
     assert isinstance(found, wire.Scores)
     assert len(found) == rows
@@ -75,6 +84,10 @@ def test_reads_split_unpacked_and_mixed_columns_like_the_typed_messages(drawn: t
     assert found.features.tobytes() == array("f", typed.features).tobytes()
     assert (found.status, found.health) == (typed.status, typed.health)
     assert (found.levels, found.alarms) == (typed.levels, typed.alarms)
+    assert found.reasons.rows == array("I", typed.reason_rows)
+    assert found.reasons.outputs == array("I", typed.reason_outputs)
+    assert found.reasons.features == array("I", typed.reason_features)
+    assert found.reasons.values.tobytes() == array("f", typed.reason_values).tobytes()
 
 
 @given(ROWS, st.integers(0, 3), st.booleans(), st.integers(0, 2**64 - 1))
@@ -103,6 +116,11 @@ def test_writes_the_bytes_of_the_typed_messages(rows: int, sensors: int, histori
         lambda block: setattr(block, "health", b"\0" * 5),
         lambda block: setattr(block, "levels", b"\0"),
         lambda block: block.features.append(1.0),
+        lambda block: block.reason_rows.append(0),
+        lambda block: block.reason_values.pop(),
+        lambda block: block.reason_rows.__setitem__(0, 2),
+        lambda block: block.reason_outputs.__setitem__(0, 1),
+        lambda block: block.reason_features.__setitem__(0, 3),
     ],
 )
 def test_columns_that_do_not_agree_are_refused(change: object) -> None:
@@ -113,13 +131,17 @@ def test_columns_that_do_not_agree_are_refused(change: object) -> None:
     block.times.extend([1, 2])
     block.status, block.levels, block.alarms, block.health = b"\0\0", bytes(2), bytes(2), bytes(2)
     block.values.extend([1.0, 2.0])
-    wire.decode_response(response.SerializeToString(), 1, 0)
+    block.reason_rows.append(1)
+    block.reason_outputs.append(0)
+    block.reason_features.append(2)
+    block.reason_values.append(0.5)
+    wire.decode_response(response.SerializeToString(), columns(1, 0, 3))
     change(block)  # type: ignore[operator]
     with pytest.raises(wire.ProtocolError, match="do not agree"):
-        wire.decode_response(response.SerializeToString(), 1, 0)
+        wire.decode_response(response.SerializeToString(), columns(1, 0, 3))
 
 
 @given(st.binary(max_size=64))
 def test_any_bytes_are_a_message_or_a_protocol_error(data: bytes) -> None:
     with contextlib.suppress(wire.ProtocolError):
-        wire.decode_response(data, 2, 0)
+        wire.decode_response(data, columns(2, 0, 0))
