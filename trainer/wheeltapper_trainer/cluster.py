@@ -23,6 +23,7 @@ from wheeltapper.errors import CommandError, UsageError
 
 _STORE_BYTES = 128 * 2**20  # summaries only; Ray's default is a third of the machine
 _POLL_S = 0.2  # how often deadlines are looked at
+_COUNT_S = 5.0  # how often the cores of a cluster of several machines are counted again: machines come and go
 _STOP_S_MAX = 60.0
 
 # One thread per library in every worker: the cores are shared out by tasks, not fought over by them.
@@ -127,10 +128,13 @@ class Cluster:
         if self._address:
             options["runtime_env"] = {"env_vars": _WORKER_ENVIRONMENT}
         remote = ray.remote(**options)(function)
+        counted = time.monotonic()
         waiting = deque((task, 1) for task in tasks)
         flying: dict[Any, tuple[Task, int, float]] = {}
         try:
             while waiting or flying:
+                if self._address and time.monotonic() > counted + _COUNT_S:
+                    slots, counted = _cores(ray), time.monotonic()
                 while waiting and len(flying) < slots:
                     task, attempt = waiting.popleft()
                     deadline = time.monotonic() + limits.task_seconds_max
@@ -170,7 +174,7 @@ class Cluster:
                 }
                 if self._address:
                     ray.init(address=self._address, **quiet)
-                    self._cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+                    self._cpus = _cores(ray)
                 else:
                     ray.init(address="local", num_cpus=self._cpus, object_store_memory=_STORE_BYTES, **quiet)
                 _keep_stdout_clean()
@@ -196,6 +200,11 @@ def _outcome(ray: Any, ref: Any) -> tuple[str, Any]:
         return "its worker process died (a crash, or killed from outside)", None
     except ray.exceptions.RayError as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0]}", None
+
+
+def _cores(ray: Any) -> int:
+    """The cores of all machines that are there now."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 @contextlib.contextmanager

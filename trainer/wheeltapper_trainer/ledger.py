@@ -1,6 +1,7 @@
 """The run folder's memory: which work is finished, named by the digest of everything it was computed from.
 
     RUN/done/<stage>/<digest>.json   {"result": …, "files": {path: sha256}, "assets": {asset: key}}
+    RUN/log.jsonl                    one line for every task that ended: what it did, how long it took, what failed
 
 An entry is written after its files. Finding one means: the same data, fleet, versions and seed led to exactly these
 files, and they are still whole; so a killed run goes on where it stopped. The work of a chunk is found asset by asset,
@@ -15,6 +16,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -96,6 +98,12 @@ class Ledger:
         entry = self._entry(stage, digest)
         entry.parent.mkdir(parents=True, exist_ok=True)
         replace(write_temporary(entry.parent, entry.name, [json.dumps(document, sort_keys=True).encode()]), entry)
+
+    def log(self, stage: str, **facts: Any) -> None:
+        """Add a line to the run's log, which people read and nothing depends on."""
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        with (self.path / "log.jsonl").open("a") as file:
+            file.write(json.dumps({"at": at, "stage": stage, **facts}) + "\n")
 
     def _read(
         self, stage: str, digest: str, kind: type[Result]

@@ -111,6 +111,7 @@ class Stages:
             result: ClassDone = ended.result
             path = self.job.class_path(result.asset_class, result.slot)
             self.ledger.store("class", digests[ended.task.name], result, [path])
+            self.ledger.log("class", **_facts(result))
             self.seconds["fit"] += result.seconds_fit
             done.append(result)
             self.progress.advance(1, self._note())
@@ -213,6 +214,9 @@ class Stages:
         failed = dict(result.failed)
         if last:
             self.quarantined |= failed
+        self.ledger.log(
+            stage, chunk=chunk.digest[:12], asset_class=chunk.asset_class, first=chunk.asset_ids[0], **_facts(result)
+        )
         there = tuple(asset_id for asset_id in chunk.asset_ids if asset_id not in failed)
         if there:
             path = self.job.sample_path(chunk) if stage == "sample" else self.job.chunk_path(chunk)
@@ -234,6 +238,7 @@ class Stages:
         asset_ids = ended.task.arguments[1]
         for asset_id in asset_ids.asset_ids if isinstance(asset_ids, Chunk) else asset_ids:
             self.quarantined[asset_id] = ended.reason
+            self.ledger.log("set aside", asset=asset_id, reason=ended.reason, attempts=ended.attempts)
             self.progress.advance(1, self._note())
 
     def _note(self) -> str:
@@ -281,6 +286,14 @@ def counted_again(job: TrainJob, chunk: Chunk, result: ChunkDone) -> ChunkDone:
         heads_trained=int(file["tried"][there].sum()),
         heads_kept=int(there[file["head_asset"]].sum()),
     )
+
+
+def _facts(result: SampleDone | ChunkDone | ClassDone) -> dict[str, Any]:
+    """A result for the log: seconds rounded, failed assets with their reasons."""
+    facts: dict[str, Any] = dataclasses.asdict(result)
+    if not isinstance(result, ClassDone):
+        facts["failed"] = dict(result.failed)
+    return {name: round(fact, 3) if isinstance(fact, float) else fact for name, fact in facts.items()}
 
 
 def _learn_regimes(job: TrainJob, asset_class: str) -> None:

@@ -128,7 +128,9 @@ def train_on(cluster: Cluster, planned: Planned, order: Order, progress: Progres
         "readings": sum(group.rows for group in planned.groups),
         "train_seconds": round(ended - began, 3),
         "seconds": seconds,
+        "worker_seconds_per_asset": _per_asset(planned, seconds),
         "work_reused": ledger.found,
+        "assets_reused": stages.reused["assets"],
         "gates": gates,
         "metrics": evaluation["totals"],
         "report": str(order.report),
@@ -188,6 +190,12 @@ def _sizes(pack: bytes, class_heads: Sequence[ClassDone], own_heads: Sequence[Ch
         "pack_bytes": known["bytes"],
         "bytes_per_head": known["bytes_per_head"],
     }
+
+
+def _per_asset(planned: Planned, seconds: Mapping[str, float]) -> float:
+    """What an asset cost of one core in this run, with everything found finished costing nothing."""
+    assets = sum(len(group.asset_ids) for group in planned.groups)
+    return round(sum(seconds[phase] for phase in ("read", "features", "fit", "wait")) / max(1, assets), 4)
 
 
 def _seconds(stages: Stages, cluster: Cluster, pack_seconds: float) -> dict[str, float]:
