@@ -36,7 +36,7 @@ def installed(wheels: Path, folder: Path, package: str) -> tuple[tuple[str, ...]
     uv("venv", "--quiet", folder)
     locked = uv("export", "--quiet", "--project", ROOT, "--frozen", "--no-dev", "--no-emit-workspace", "--no-hashes")
     constraints = folder / "constraints.txt"
-    constraints.write_text("\n".join(line.split(" ;")[0] for line in locked.splitlines() if "==" in line))
+    constraints.write_text("\n".join(line for line in locked.splitlines() if "==" in line))
     uv("pip", "install", "--quiet", "--python", python, "--find-links", wheels, "-c", constraints, package)
     names = {line.split("==")[0] for line in uv("pip", "freeze", "--python", python).splitlines()}
     return (str(python), "-m", "wheeltapper_command"), {name.split(" @")[0] for name in names}
