@@ -19,8 +19,9 @@ from wheeltapper.features import scratch_for
 from wheeltapper.pack import Pack, PackClass
 from wheeltapper.reasons import Reasons, ReasonWork, explain, work_for
 from wheeltapper.scoring import Assets, Columns, Heads, Work
+from wheeltapper.seating import Seats, seats
 from wheeltapper.spec import TARGET_KINDS, ClassSpec, features_of
-from wheeltapper.windows import Plan, RowStatus, Windows, allocate, compile_plan, grow
+from wheeltapper.windows import EMPTY, Plan, RowStatus, Windows, allocate, compile_plan, grow
 
 _FIRST_CAPACITY = 16
 _SPARE_REVISIONS = 1024
@@ -38,6 +39,16 @@ class _LiveClass:
     work: Work
     rows: dict[str, int] = field(default_factory=dict)
     why: ReasonWork | None = None  # made when somebody first asks why
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A pack ready to be swapped in, and the seats of the assets that were open when it was made ready."""
+
+    pack: Pack
+    release: int
+    classes: dict[str, _LiveClass]
+    seated: dict[str, Seats]
 
 
 class LiveFleet:
@@ -78,14 +89,31 @@ class LiveFleet:
                 "raise its limit, or spread the fleet over more scorers",
             )
         self._reserve(live, len(live.rows) + len(fresh))
-        for name in fresh:
-            live.rows[name] = len(live.rows)
-            self._seat(live, name)
+        first = len(live.rows)
+        live.rows.update((name, first + i) for i, name in enumerate(fresh))
+        _sit(live, seats(self.pack, live.known, fresh), first)
         rows = np.array([live.rows[name] for name in asset_ids], np.int64)
         if statics is not None and statics.size:
             given = ~np.isnan(statics)
             live.windows.statics[rows] = np.where(given, statics, live.windows.statics[rows])
         return rows
+
+    def assets(self, asset_class: str) -> list[str]:
+        """The assets of a class that were opened, in order of their rows. Any thread may ask."""
+        return list(self._class(asset_class).rows)
+
+    def newest_times(self, asset_class: str) -> npt.NDArray[np.int64]:
+        """Event time of the newest reading of each of `assets`, int64 [n] µs; EMPTY where none came. Any thread may
+        ask."""
+        live = self._class(asset_class)
+        count = len(live.rows)
+        return _newest_times(live, slice(count))
+
+    def newest_time(self, asset_class: str, asset_id: str) -> int | None:
+        """Event time of the newest reading of one asset, µs; EMPTY where none came, None where it was not opened."""
+        live = self._class(asset_class)
+        row = live.rows.get(asset_id)
+        return None if row is None else int(_newest_times(live, slice(row, row + 1))[0])
 
     def levels(self, asset_class: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """The best level that answers for each row, uint8 [n]."""
@@ -111,10 +139,12 @@ class LiveFleet:
         now_us: int,
         historical: bool = False,
         want_features: bool = False,
+        repeated: bool = False,
     ) -> Answers:
         """Answer a block. rows int64 [n] from `open_assets`, −1 = unknown; values float32 [n, sensors], NaN = missing.
 
-        `historical` rows are scored and raise no alarm.
+        `historical` rows are scored and raise no alarm. A `repeated` block is answered with the revisions of its first
+        time again.
         """
         live = self._class(asset_class)
         n = len(rows)
@@ -127,7 +157,7 @@ class LiveFleet:
             revised = columns(n + live.plan.lateness + _SPARE_REVISIONS, *shape)
             start, count = scoring.score_block(
                 live.plan, live.windows, live.heads, live.assets, live.work,
-                order, start, rows, times, values, now_us, historical, out, revised,
+                order, start, rows, times, values, now_us, historical, repeated, out, revised,
             )  # fmt: skip
             revisions.append(first(revised, count))
         return answers(out, revisions, want_features)
@@ -140,6 +170,7 @@ class LiveFleet:
         codes: npt.NDArray[np.int64],
         now_us: int,
         want_features: bool = False,
+        repeated: bool = False,
     ) -> EventAnswers:
         """Remember events; codes int64 [n] from `event_code`."""
         live = self._class(asset_class)
@@ -153,7 +184,7 @@ class LiveFleet:
             revised = columns(live.plan.lateness + _SPARE_REVISIONS, *shape)
             start, count = scoring.take_events(
                 live.plan, live.windows, live.heads, live.assets, live.work,
-                order, start, rows, times, bits, now_us, status, revised,
+                order, start, rows, times, bits, now_us, repeated, status, revised,
             )  # fmt: skip
             revisions.append(first(revised, count))
         return EventAnswers(status, joined(revisions, want_features))
@@ -174,27 +205,37 @@ class LiveFleet:
         live.why = live.why or work_for(live.heads, live.plan.features)
         return explain(live.heads, live.why, live.assets.heads[scored.rows], scored.features, wanted, top)
 
-    def swap(self, pack: Pack, release: int) -> None:
+    def prepare(self, pack: Pack, release: int) -> Prepared:
+        """Everything about a swap that takes time, done beside the scoring: any thread may call it."""
+        classes = {one.name: _empty_class(pack, one) for one in pack.classes}
+        seated = {}
+        for name, live in self._classes.items():
+            if name in classes:
+                seated[name] = seats(pack, classes[name].known, list(live.rows))
+        return Prepared(pack, release, classes, seated)
+
+    def swap(self, pack: Pack | Prepared, release: int = 0) -> None:
         """Serve another pack from the next block on. Windows stay; where a class changed they are placed anew.
 
-        Raises Refused where the pack lacks a class of which assets are open; the old pack then serves on.
+        With what `prepare` gave it takes as long as copying the alarms of all assets, unless a class changed. Raises
+        Refused where the pack lacks a class of which assets are open; the old pack then serves on.
         """
-        wanted = {one.name for one in pack.classes}
-        lost = [name for name, live in self._classes.items() if live.rows and name not in wanted]
+        made = pack if isinstance(pack, Prepared) else self.prepare(pack, release)
+        fresh = made.classes
+        lost = [name for name, live in self._classes.items() if live.rows and name not in fresh]
         if lost:
             raise Refused(
                 f"expected a pack with the classes that are being scored, found none for {lost}",
                 "publish a pack that has them, or close their streams first",
             )
-        old_classes = self._classes
-        fresh = {one.name: _empty_class(pack, one) for one in pack.classes}
-        for name, live in fresh.items():
-            if name in old_classes:
-                _carry(old_classes[name], live)
-        self.pack, self.release, self._classes = pack, release, fresh
-        for live in fresh.values():
-            for asset_id in live.rows:
-                self._seat(live, asset_id)
+        for name, live in self._classes.items():
+            if name in fresh:
+                seated = made.seated[name]
+                _carry(live, fresh[name])
+                _sit(fresh[name], seated, 0)
+                since = list(live.rows)[len(seated.heads) :]  # opened while the swap was prepared
+                _sit(fresh[name], seats(made.pack, fresh[name].known, since), len(seated.heads))
+        self.pack, self.release, self._classes = made.pack, made.release, fresh
 
     def warm(self) -> None:
         """Compile every kernel the block path needs, on windows of its own."""
@@ -228,16 +269,19 @@ class LiveFleet:
         assets.heads[:capacity], assets.alarm[:capacity], assets.run[:capacity] = live.assets
         live.assets = assets
 
-    def _seat(self, live: _LiveClass, asset_id: str) -> None:
-        """Look an asset up in the pack: the heads that answer for it and its attributes."""
-        row = live.rows[asset_id]
-        found = self.pack.asset_index(asset_id)
-        if found >= 0 and self.pack.asset_class[found] == live.known.index:
-            live.assets.heads[row] = self.pack.asset_heads[found, : live.known.slots]
-            statics = self.pack.asset_statics[found, : live.plan.statics]
-            live.windows.statics[row] = np.where(np.isnan(statics), live.windows.statics[row], statics)
-        else:
-            live.assets.heads[row] = live.known.heads
+
+def _newest_times(live: _LiveClass, rows: slice) -> npt.NDArray[np.int64]:
+    windows = live.windows
+    newest = windows.newest[rows]
+    times = windows.times[rows][np.arange(len(newest)), newest % live.plan.slots]
+    return np.where(newest == EMPTY, EMPTY, times)
+
+
+def _sit(live: _LiveClass, found: Seats, first: int) -> None:
+    """Give the assets in rows first … their heads, and the attributes that the pack has."""
+    rows = slice(first, first + len(found.heads))
+    live.assets.heads[rows] = found.heads
+    live.windows.statics[rows] = np.where(np.isnan(found.statics), live.windows.statics[rows], found.statics)
 
 
 def _empty_class(pack: Pack, known: PackClass) -> _LiveClass:

@@ -19,11 +19,16 @@ class Reason(StrEnum):
     DUPLICATE_NAME = "DUPLICATE_NAME"  # a sensor, asset or attribute is named twice in one Open
     BLOCK_TOO_LARGE = "BLOCK_TOO_LARGE"  # more rows than Opened.rows_max
     TOO_MANY_ASSETS = "TOO_MANY_ASSETS"  # more assets than one stream may open
+    NOT_GRANTED = "NOT_GRANTED"  # who speaks may not speak so, or not for this class or asset
+    EXPIRED = "EXPIRED"  # the caller's own deadline passed while the block waited
     OPEN_TIMEOUT = "OPEN_TIMEOUT"  # a stream stayed silent instead of opening
     # what this server cannot give
     JOURNAL_OFF = "JOURNAL_OFF"  # ack=DURABLE needs a journal, and this server keeps none
     # for another time, or another server
+    JOURNAL_FAILED = "JOURNAL_FAILED"  # the journal's disk is full or broken: scored blocks go on, durable ones wait
     CAPACITY = "CAPACITY"  # this server's windows are all taken
+    OVERLOADED = "OVERLOADED"  # blocks wait here longer, or more bytes of them, than the settings allow
+    TOO_MANY_CALLS = "TOO_MANY_CALLS"
     TOO_MANY_STREAMS = "TOO_MANY_STREAMS"
     ANSWER_TOO_LARGE = "ANSWER_TOO_LARGE"  # a Score's revisions do not fit into one message
     DRAINING = "DRAINING"

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from wheeltapper.errors import CommandError
+from wheeltapper.durable import replace, write_temporary
+from wheeltapper.errors import CommandError, Refused
 from wheeltapper.features import KERNELS
+from wheeltapper.kill_switch import Blocked
 from wheeltapper.live import LiveFleet
 from wheeltapper.pack import Pack, open_pack
 from wheeltapper.registry import Registry
 
 from wheeltapper_scorer import logs
 from wheeltapper_scorer.counters import Counters
+from wheeltapper_scorer.switch import Switch
 
 _RETRY_S_MAX = 60.0
 
@@ -38,6 +41,12 @@ class Source(Protocol):
     def load(self) -> Loaded:
         """What must serve now; may take seconds. Raises NotFound or Refused."""
 
+    def blocked(self) -> Blocked:
+        """What an operator has switched off, as of the latest `token` or `load`. Raises CommandError."""
+
+    def find(self, release: int, sha256: str) -> Pack | None:
+        """The pack that a release had, for what was scored with it; None where it is gone."""
+
 
 class PackFile:
     """One pack, for ever."""
@@ -51,14 +60,23 @@ class PackFile:
     def load(self) -> Loaded:
         return Loaded(open_pack(self._path, kernels=KERNELS), 0, "")
 
+    def blocked(self) -> Blocked:
+        return Blocked()  # a pack alone has no operator
+
+    def find(self, release: int, sha256: str) -> Pack | None:  # noqa: ARG002 — there is one pack, which serves
+        return None
+
 
 class Stage:
     """What a registry's stage holds. Never an older state of the registry than one that was served before."""
 
-    def __init__(self, registry: Registry, name: str) -> None:
+    def __init__(self, registry: Registry, name: str, seen: Path | None = None) -> None:
+        """seen: where the newest entry that was served is remembered across restarts. Raises Refused for a file that
+        holds no number."""
         self._registry = registry
         self._name = name
-        self._entry = 0
+        self._seen = seen
+        self._entry = _remembered(seen) if seen is not None else 0
 
     def token(self) -> str:
         return self._registry.watch_token(self._name)
@@ -67,11 +85,53 @@ class Stage:
         token = self.token()
         release = self._registry.resolve(self._name, self._entry)
         pack = open_pack(release.pack_path, kernels=KERNELS)
-        self._entry = release.moved_by.number
+        self._remember(release.moved_by.number)
         return Loaded(pack, release.number, token)
 
+    def _remember(self, entry: int) -> None:
+        if self._seen is not None and entry != self._entry:
+            self._seen.parent.mkdir(parents=True, exist_ok=True)
+            replace(write_temporary(self._seen.parent, self._seen.name, [f"{entry}\n".encode()]), self._seen)
+        self._entry = entry
 
-async def follow(source: Source, served: str, fleet: LiveFleet, counters: Counters, poll_s: float) -> None:
+    def blocked(self) -> Blocked:
+        return self._registry.blocked()
+
+    def find(self, release: int, sha256: str) -> Pack | None:
+        try:
+            pack = open_pack(self._registry.release(release).pack_path, kernels=KERNELS)
+        except (CommandError, OSError):
+            return None
+        return pack if pack.sha256 == sha256 else None
+
+
+def _remembered(path: Path) -> int:
+    try:
+        text = path.read_text(encoding="ascii").strip()
+        if text.isdecimal():
+            return int(text)
+    except FileNotFoundError:
+        return 0
+    except ValueError:
+        text = "other bytes"
+    raise Refused(f"{path}: expected the number of the newest entry that was served, found {text[:99]!r}",
+                  "look at `wheeltapper release list` before you remove it")  # fmt: skip
+
+
+def obey(switch: Switch, blocked: Blocked) -> None:
+    """Turn the switch, and log it where that is something new."""
+    if switch.turn(blocked):
+        shown = {"classes": sorted(blocked.classes), "assets": len(blocked.assets), "ignored": list(blocked.ignored)}
+        logs.warning("switched", off={"fleet": blocked.fleet, **shown})
+
+
+def _look(source: Source) -> tuple[str, Blocked]:
+    return source.token(), source.blocked()
+
+
+async def follow(
+    source: Source, served: str, fleet: LiveFleet, counters: Counters, poll_s: float, switch: Switch
+) -> None:
     """Look every `poll_s` seconds whether the token is still the `served` one, and swap where it is not, for ever.
 
     A pack that fails leaves the old one serving. It is tried again ever more slowly, and its reason is logged once;
@@ -82,12 +142,13 @@ async def follow(source: Source, served: str, fleet: LiveFleet, counters: Counte
         await asyncio.sleep(poll_s)
         token, began = "", time.monotonic()
         try:
-            token = await asyncio.to_thread(source.token)
+            token, blocked = await asyncio.to_thread(_look, source)
+            obey(switch, blocked)
             if token == served or (token == failed and began < retry_at):
                 continue
             loaded = await asyncio.to_thread(source.load)
             before = fleet.release
-            fleet.swap(loaded.pack, loaded.release)
+            fleet.swap(await asyncio.to_thread(fleet.prepare, loaded.pack, loaded.release))
         except (CommandError, OSError) as error:
             failures = failures + 1 if token == failed else 1
             failed, retry_at = token, began + min(poll_s * 2.0 ** min(failures, 10), max(poll_s, _RETRY_S_MAX))

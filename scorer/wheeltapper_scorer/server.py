@@ -7,13 +7,20 @@ import signal
 from collections.abc import Callable
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from wheeltapper.errors import CommandError
 from wheeltapper.live import LiveFleet
 
 from wheeltapper_scorer import logs
 from wheeltapper_scorer.counters import Counters
-from wheeltapper_scorer.reload import Source, follow
+from wheeltapper_scorer.disk import Disk, Folder
+from wheeltapper_scorer.doctor import Doctor
+from wheeltapper_scorer.guard import Guard
+from wheeltapper_scorer.journal import Journal
+from wheeltapper_scorer.metrics import Exposition, expose
+from wheeltapper_scorer.recovery import recover
+from wheeltapper_scorer.reload import Source, follow, obey
+from wheeltapper_scorer.resume import ResumePoints
 from wheeltapper_scorer.service import SERVICE, ScoringService
 from wheeltapper_scorer.settings import STOP_S, Settings, host_and_port
 
@@ -24,60 +31,95 @@ _PING_MS_MIN = 10_000  # gateways may ask for life as often as this
 Ready = Callable[[str, int], None]  # address, release
 
 
-def serve(settings: Settings, source: Source, ready: Ready) -> Counters:
+def serve(settings: Settings, source: Source, ready: Ready, disk: Disk | None = None) -> Counters:
     """Serve until SIGTERM or SIGINT. Raises NotFound or Refused where there is nothing to serve, CommandError where
-    the address is taken. `ready` is called once every kernel is compiled and the port accepts streams."""
+    the address is taken or the state cannot be kept. `ready` is called once every kernel is compiled, the windows are
+    as they were, and the port accepts streams. disk: what `settings.state` names, unless it is given."""
     loaded = source.load()
     fleet = LiveFleet(loaded.pack, loaded.release, settings.capacity_max)
     fleet.warm()
-    counters = Counters()
-    asyncio.run(_run(settings, source, loaded.token, fleet, counters, ready))
+    counters, recovered = Counters(), None
+    if settings.state is not None:
+        disk = disk or Folder(settings.state)
+        try:
+            recovered = recover(disk, loaded.pack, loaded.release, source.find, settings)
+        except OSError as error:
+            raise CommandError(f"the state in {settings.state} cannot be read: {error}") from error
+        fleet = recovered.fleet
+        logs.info("recovered", **recovered.report())
+    journal = Journal(disk, recovered, settings, counters) if disk is not None and recovered is not None else None
+    points = recovered.points if recovered is not None else ResumePoints(settings.gateways_max)
+    guard = Guard(settings)
+    obey(guard.switch, source.blocked())
+    asyncio.run(_run(settings, source, loaded.token, fleet, points, journal, counters, guard, ready))
     logs.info("stopped", **counters.report())
     return counters
 
 
 async def _run(
-    settings: Settings, source: Source, served: str, fleet: LiveFleet, counters: Counters, ready: Ready
+    settings: Settings,
+    source: Source,
+    served: str,
+    fleet: LiveFleet,
+    points: ResumePoints,
+    journal: Journal | None,
+    counters: Counters,
+    guard: Guard,
+    ready: Ready,
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     server = grpc.aio.server(
-        options=_options(settings), maximum_concurrent_rpcs=settings.streams_max + settings.calls_max
-    )
-    service = ScoringService(fleet, settings, counters)
+        options=_options(settings), maximum_concurrent_rpcs=2 * (settings.streams_max + settings.calls_max)
+    )  # twice what is served: the service itself says no, with a reason and when to ask again
+    service = ScoringService(fleet, settings, counters, points, journal, guard.access, guard.switch)
     server.add_generic_rpc_handlers((service.handler(),))
-    doctor = health.aio.HealthServicer()
+    doctor = Doctor(fleet, settings, guard)
     health_pb2_grpc.add_HealthServicer_to_server(doctor, server)
-    address = _listen(server, settings.listen)
+    address = _listen(server, settings.listen, guard.credentials)
+    shown, stop_metrics = (
+        expose(settings.metrics, Exposition(counters, service.gauges)) if settings.metrics else ("", None)
+    )
+    if journal is not None:
+        await journal.start()
     await server.start()
     for name in ("", SERVICE):
         await doctor.set(name, health_pb2.HealthCheckResponse.SERVING)
     logs.info("listening", address=address, release=fleet.release, pack=fleet.pack.sha256)
-    following = asyncio.create_task(follow(source, served, fleet, counters, settings.poll_s))
+    if shown:
+        logs.info("metrics", address=shown)
+    following = asyncio.create_task(follow(source, served, fleet, counters, settings.poll_s, guard.switch))
+    guarding = asyncio.create_task(guard.follow())
     ready(address, fleet.release)
     stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait((stopping, following), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((stopping, following, guarding), return_when=asyncio.FIRST_COMPLETED)
     logs.info("draining", within_s=settings.drain_s)
     await doctor.enter_graceful_shutdown()
     left = await service.drain("the scorer is stopping", settings.drain_s)
     if left:
         logs.warning("cut off", streams=left)
     await server.stop(STOP_S / 2)
-    following.cancel()
-    stopping.cancel()
-    (failed, *_) = await asyncio.gather(following, stopping, return_exceptions=True)
-    if isinstance(failed, Exception):
-        raise failed
+    if journal is not None:
+        await journal.close()
+    if stop_metrics is not None:
+        await asyncio.to_thread(stop_metrics)
+    tasks = (following, guarding, stopping)
+    for task in tasks:
+        task.cancel()
+    for failed in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(failed, Exception):
+            raise failed
 
 
-def _listen(server: grpc.aio.Server, listen: str) -> str:
+def _listen(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:
     """The address it got, with the port that the system picked for 0."""
     host, port = host_and_port(listen)
     shown = f"[{host}]" if ":" in host else host
     try:
-        got = server.add_insecure_port(f"{shown}:{port}")
+        where = f"{shown}:{port}"
+        got = server.add_secure_port(where, credentials) if credentials else server.add_insecure_port(where)
     except RuntimeError as error:
         raise CommandError(f"cannot listen on {listen}: {error}", "another process may hold the port") from error
     return f"{shown}:{got}"

@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from typing import TypeAlias, TypeVar, cast
 
 import grpc
 from wheeltapper.live import LiveFleet
 from wheeltapper_proto import scoring_pb2
 
-from wheeltapper_scorer import logs, wire
+from wheeltapper_scorer import logs, silence, wire
+from wheeltapper_scorer.access import Access, Caller
+from wheeltapper_scorer.acknowledging import Acknowledging
 from wheeltapper_scorer.counters import Counters
 from wheeltapper_scorer.faults import CallError, Reason
+from wheeltapper_scorer.journal import Journal
+from wheeltapper_scorer.metrics import Gauges
+from wheeltapper_scorer.records import Kind
 from wheeltapper_scorer.refusal import refuse
 from wheeltapper_scorer.resume import ResumePoints
 from wheeltapper_scorer.session import Answered, Session
 from wheeltapper_scorer.settings import Settings
+from wheeltapper_scorer.switch import Switch
+from wheeltapper_scorer.turns import Turns
 
 SERVICE = scoring_pb2.DESCRIPTOR.services_by_name["Scoring"].full_name
 _RETRY_S = 1.0
@@ -43,15 +51,45 @@ class Stream:
 
 
 class ScoringService:
-    def __init__(self, fleet: LiveFleet, settings: Settings, counters: Counters) -> None:
+    def __init__(
+        self,
+        fleet: LiveFleet,
+        settings: Settings,
+        counters: Counters,
+        points: ResumePoints | None = None,
+        journal: Journal | None = None,
+        access: Access | None = None,
+        switch: Switch | None = None,
+    ) -> None:
         self._fleet = fleet
         self._settings = settings
         self._counters = counters
-        self._points = ResumePoints(settings.gateways_max)
+        self._points = points or ResumePoints(settings.gateways_max)
+        self._journal = journal
+        self._access = access or Access()
+        self._switch = switch or Switch()
+        self._turns = Turns(settings.wait_s_max, settings.bytes_waiting_max)
+        self._calls = 0
         self._streams: set[Stream] = set()
         self._no_streams = asyncio.Event()
         self._no_streams.set()
         self._draining = False
+
+    def gauges(self) -> Gauges:
+        """How it stands now. Any thread may ask."""
+        fleet, now_us = self._fleet, _now_us()
+        silent = {name: silence.silent(fleet, name, now_us, self._settings) for name in fleet.class_names()}
+        off = {name: self._switch.off(name, fleet.assets(name)) for name in silent}
+        return Gauges(
+            ready=not self._draining,
+            release=fleet.release,
+            streams=len(self._streams),
+            blocks_waiting=self._turns.waiting,
+            wait_seconds=self._turns.waited_s,
+            assets={name: len(those) for name, those in silent.items()},
+            silent={name: int(those.sum()) for name, those in silent.items()},
+            blocked={name: int(those.sum()) for name, those in off.items()},
+        )
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Both calls as grpc wants them, without serializers: `wire` reads and writes the bytes."""
@@ -80,7 +118,7 @@ class ScoringService:
 
     async def _score(self, raw: bytes, context: Context) -> bytes:
         self._counters.calls += 1
-        return await self._guarded(self._answer(raw), context)
+        return await self._guarded(self._call(raw, context), context)
 
     async def _stream_scores(self, _requests: object, context: Context) -> None:
         self._counters.streams += 1
@@ -97,22 +135,49 @@ class ScoringService:
             self._counters.faults += 1
             logs.fault("a call failed")
             refusal = CallError(Reason.INTERNAL, "the scorer failed; its log says why")
-        self._counters.refused += 1
+        self._counters.count_refusal(refusal.reason)
         return await refuse(context, refusal)
 
-    async def _answer(self, raw: bytes) -> bytes:
+    async def _call(self, raw: bytes, context: Context) -> bytes:
+        """The journey of a call: who speaks, whether there is room, its turn, its answer."""
         self._check_open()
+        caller = self._access.caller(context.auth_context())
+        if self._calls >= self._settings.calls_max:
+            raise CallError(
+                Reason.TOO_MANY_CALLS, f"this scorer answers {self._settings.calls_max:,} calls at once", _RETRY_S
+            )
+        self._turns.admit()
+        self._calls += 1
+        try:
+            await self._turns.take(len(raw))
+            self._check_in_time(context)
+            return await self._answer(raw, caller)
+        finally:
+            self._calls -= 1
+
+    async def _answer(self, raw: bytes, caller: Caller) -> bytes:
         request = wire.decode_unary(raw)
-        session = Session(self._fleet, self._settings, self._points)
-        opened = session.open(request.open)
+        caller.check_open(request.open)
+        session = Session(self._fleet, self._settings, self._points, self._switch)
+        durable = request.open.ack == scoring_pb2.ACK_LEVEL_DURABLE
+        if self._journal is not None:
+            await self._journal.room()
+            if durable:
+                self._journal.check()
         revisions: list[wire.Scores] = []
-        if request.events is not None:
-            taken = session.take_events(request.events, _now_us())
-            self._count(taken)
-            revisions += taken.revisions
-        answered = session.score(request.readings, _now_us())
-        self._count(answered)
-        revisions += answered.revisions
+        with self._working():
+            opened, now_us = session.open(request.open), _now_us()
+            if request.events is not None:
+                taken = session.take_events(request.events, now_us)
+                self._count(taken)
+                revisions += taken.revisions
+            answered = session.score(request.readings, now_us)
+            self._count(answered)
+            revisions += answered.revisions
+        if self._journal is not None:
+            self._journal.append(Kind.CALL, 0, raw, now_us)
+            if durable:
+                await self._journal.on_disk(request.open.gateway, request.open.epoch, request.readings.sequence)
         response = wire.encode_unary(opened, answered.scores, wire.joined(revisions) if revisions else None)
         if len(response) > self._settings.message_bytes_max:
             raise CallError(
@@ -125,20 +190,35 @@ class ScoringService:
     async def _converse(self, context: Context) -> None:
         """The journey of a stream: admit, open, then answer block by block until the gateway half-closes."""
         self._check_open()
+        caller = self._access.caller(context.auth_context())
         if len(self._streams) >= self._settings.streams_max:
             raise CallError(
                 Reason.TOO_MANY_STREAMS, f"this scorer serves at most {self._settings.streams_max:,} streams", _RETRY_S
             )
+        self._turns.admit()
         stream = Stream(context)
         self._streams.add(stream)
         self._no_streams.clear()
+        kept = Acknowledging(self._journal, stream.write) if self._journal is not None else None
         try:
-            session = Session(self._fleet, self._settings, self._points)
+            session = Session(self._fleet, self._settings, self._points, self._switch)
             raw = await self._first(context)
             while raw is not grpc.aio.EOF:
-                await self._respond(session, stream, wire.decode_stream(cast(bytes, raw)))
+                await self._turns.take(len(cast(bytes, raw)))
+                self._check_in_time(context)
+                caller.check()
+                await self._respond(caller, session, stream, cast(bytes, raw), kept)
                 raw = await context.read()
+            if kept is not None:
+                await kept.finish()
+        except asyncio.CancelledError:
+            if kept is None or kept.refusal is None:
+                raise
+            cast("asyncio.Task[None]", asyncio.current_task()).uncancel()
+            raise kept.refusal from None
         finally:
+            if kept is not None:
+                kept.close()
             self._streams.discard(stream)
             if not self._streams:
                 self._no_streams.set()
@@ -153,17 +233,27 @@ class ScoringService:
             ) from None
 
     async def _respond(
-        self, session: Session, stream: Stream, request: scoring_pb2.Open | wire.Readings | wire.Events
+        self, caller: Caller, session: Session, stream: Stream, raw: bytes, kept: Acknowledging | None
     ) -> None:
+        request = wire.decode_stream(raw)
+        if kept is not None:
+            await kept.room()
+        now_us = _now_us()
         if isinstance(request, scoring_pb2.Open):
-            opened = session.open(request)
+            caller.check_open(request)
+            with self._working():
+                opened = session.open(request)
+            if kept is not None:
+                kept.opened(request, raw, now_us)
             logs.info("opened", gateway=request.gateway, asset_class=request.asset_class, assets=len(request.asset_ids))
             await stream.write(wire.encode_opened(opened))
             return
-        if isinstance(request, wire.Readings):
-            answered = session.score(request, _now_us())
-        else:
-            answered = session.take_events(request, _now_us())
+        with self._working():
+            if isinstance(request, wire.Readings):
+                answered = session.score(request, now_us)
+            else:
+                answered = session.take_events(request, now_us)
+        on_disk = kept.took(raw, now_us, request.sequence) if kept is not None else None
         self._count(answered)
         messages = [wire.encode_opened(answered.reopened)] if answered.reopened is not None else []
         messages += [wire.encode_revisions(block) for block in answered.revisions]
@@ -171,13 +261,33 @@ class ScoringService:
         for message in messages:
             await stream.write(message)
         session.answered(request.sequence)
+        if kept is not None:
+            kept.answered(request.sequence, on_disk)
 
     def _check_open(self) -> None:
         if self._draining:
             raise CallError(Reason.DRAINING, "this scorer is going away; another one serves", _RETRY_S)
 
+    def _check_in_time(self, context: Context) -> None:
+        """Nobody waits for an answer after the deadline: the kernel is spared it."""
+        left_s = context.time_remaining()
+        if left_s is not None and left_s <= 0:
+            self._counters.expired += 1
+            raise CallError(Reason.EXPIRED, "the deadline passed before the block had its turn")
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Work that holds the event loop, timed: the turns share it out."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - began
+            self._turns.done(seconds)
+            self._counters.count_seconds(seconds)
+
     def _count(self, answered: Answered) -> None:
-        self._counters.count_rows(answered.scores.status)
+        self._counters.count_rows(answered.scores.status, answered.scores.health)
         self._counters.revisions += sum(len(block.handles) for block in answered.revisions)
 
 

@@ -19,6 +19,7 @@ from wheeltapper_scorer import opening
 from wheeltapper_scorer.faults import CallError, Reason
 from wheeltapper_scorer.resume import ResumePoints
 from wheeltapper_scorer.settings import Settings
+from wheeltapper_scorer.switch import Switch
 from wheeltapper_scorer.wire import Events, Readings, Scores
 
 _UNKNOWN = -1  # the fleet's row of a handle that this stream has not
@@ -45,13 +46,18 @@ class _Assets:
 class Session:
     """Raises CallError where the stream must end; a row that cannot be scored is answered, not raised."""
 
-    def __init__(self, fleet: LiveFleet, settings: Settings, points: ResumePoints) -> None:
+    def __init__(
+        self, fleet: LiveFleet, settings: Settings, points: ResumePoints, switch: Switch | None = None
+    ) -> None:
         self._fleet = fleet
         self._settings = settings
         self._points = points
         self._assets = _Assets()
         self._speaker: opening.Speaker | None = None
         self._release = -1
+        self._switch = switch or Switch()
+        self._switch_version = self._switch.version
+        self._off = np.zeros(0, dtype=np.bool_)  # by handle: switched off by an operator
 
     def open(self, message: scoring_pb2.Open) -> scoring_pb2.Opened:
         """Open the stream, or add assets to it. Nothing is changed where it raises CallError."""
@@ -84,13 +90,14 @@ class Session:
         values[:, self._columns] = block.values.reshape(rows_count, sensors)
         answers = self._fleet.score(
             told.asset_class,
-            self._rows_of(handles),
+            self.rows_of(handles),
             times,
             values,
             now_us,
             historical=block.historical,
             want_features=told.want_features,
         )
+        silence(answers, self._off_of(handles))
         revisions = self._revisions(block.sequence, answers.revisions)
         return Answered(reopened, revisions, self._scores(block.sequence, handles, answers))
 
@@ -103,7 +110,7 @@ class Session:
         if not len(block.handles) == len(block.times) == len(block.codes):
             answer.status[:] = scoring_pb2.ROW_STATUS_WRONG_WIDTH
             return Answered(reopened, [], answer)
-        rows = self._rows_of(handles)
+        rows = self.rows_of(handles)
         known = block.codes < len(self._codes)
         answer.status[~known] = scoring_pb2.ROW_STATUS_UNKNOWN_CODE
         answer.status[rows == _UNKNOWN] = scoring_pb2.ROW_STATUS_UNKNOWN_HANDLE
@@ -171,7 +178,7 @@ class Session:
             handles=handles.tolist(),
             release=self._fleet.release,
             pack=self._fleet.pack.sha256,
-            resume_sequence=self._points.resume(told.gateway, told.epoch),
+            resume_sequence=self._points.resume(told.gateway, told.epoch, told.durable),
             outputs=self._outputs,
             features=self._features,
             missing_sensors=[sensor.name for sensor in spec.sensors if sensor.name not in sent],
@@ -195,11 +202,22 @@ class Session:
             )
         return told, rows_count
 
-    def _rows_of(self, handles: NDArray[np.uint32]) -> NDArray[np.int64]:
+    def rows_of(self, handles: NDArray[np.uint32]) -> NDArray[np.int64]:
+        """The fleet's rows of handles, −1 where this stream has none."""
         known = handles < len(self._assets.rows)
         rows = np.full(len(handles), _UNKNOWN, dtype=np.int64)
         rows[known] = self._assets.rows[handles[known]]
         return rows
+
+    def _off_of(self, handles: NDArray[np.uint32]) -> NDArray[np.bool_]:
+        """Which of the handles are of assets that an operator has switched off."""
+        ids, switch = self._assets.ids, self._switch
+        if self._switch_version != switch.version or len(self._off) != len(ids):
+            self._switch_version, self._off = switch.version, switch.off(self._told().asset_class, ids)
+        known = handles < len(ids)
+        off = np.zeros(len(handles), dtype=np.bool_)
+        off[known] = self._off[handles[known]]
+        return off
 
     def _handles_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint32]:
         order = self._row_order
@@ -209,7 +227,9 @@ class Session:
         """Blocks of at most rows_max rows, so that none passes the message limit."""
         if answers is None or len(answers.rows) == 0:
             return []
-        whole = self._scores(sequence, self._handles_of(answers.rows), answers)
+        handles = self._handles_of(answers.rows)
+        silence(answers, self._off_of(handles))
+        whole = self._scores(sequence, handles, answers)
         return [whole.cut(i, i + self._rows_max) for i in range(0, len(answers.rows), self._rows_max)]
 
     def _scores(self, sequence: int, handles: NDArray[np.uint32], answers: Answers) -> Scores:
@@ -242,6 +262,16 @@ class Session:
             np.zeros(n, dtype=np.uint8),
             features,
         )
+
+
+def silence(answers: Answers, off: NDArray[np.bool_]) -> None:
+    """Answer rows of assets that are switched off as such. Their windows have taken the readings in, so that an asset
+    that is switched on again is scored as if nothing had been."""
+    if off.any():
+        answers.status[off] = scoring_pb2.ROW_STATUS_BLOCKED
+        answers.values[off] = np.nan
+        answers.levels[off] = 0
+        answers.alarms[off] = 0
 
 
 def rows_max(sensors: int, outputs: int, features: int, settings: Settings) -> int:

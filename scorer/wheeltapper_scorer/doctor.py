@@ -1,0 +1,49 @@
+"""`grpc.health.v1`: the server's health, and that of one asset, asked as the service "asset:CLASS/ID".
+
+SERVING: it has a recent reading and is scored. NOT_SERVING: it is silent, so that its last score is stale, or switched
+off. NOT_FOUND: nobody has opened it, or the caller may not send it.
+"""
+
+from __future__ import annotations
+
+import time
+
+import grpc
+from grpc_health.v1 import health, health_pb2
+from wheeltapper.live import LiveFleet
+
+from wheeltapper_scorer.faults import CallError
+from wheeltapper_scorer.guard import Guard
+from wheeltapper_scorer.settings import Settings
+from wheeltapper_scorer.silence import allowed_us
+
+_PREFIX = "asset:"
+
+
+class Doctor(health.aio.HealthServicer):  # type: ignore[misc]  # grpc has no types
+    def __init__(self, fleet: LiveFleet, settings: Settings, guard: Guard) -> None:
+        super().__init__()
+        self._fleet = fleet
+        self._settings = settings
+        self._guard = guard
+
+    async def Check(  # noqa: N802 — grpc's name
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
+    ) -> health_pb2.HealthCheckResponse:
+        if not request.service.startswith(_PREFIX):
+            return await super().Check(request, context)
+        asset_class, _, asset = request.service.removeprefix(_PREFIX).partition("/")
+        try:
+            self._guard.access.caller(context.auth_context()).check_asset(asset_class, asset)
+            known = asset_class in self._fleet.class_names()
+            newest_us = self._fleet.newest_time(asset_class, asset) if known else None
+        except CallError:
+            newest_us = None
+        if newest_us is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such asset is open here")
+            raise AssertionError("abort always raises")
+        allowed = allowed_us(self._fleet.spec(asset_class).cadence_us, self._settings)
+        fresh = newest_us >= time.time_ns() // 1_000 - allowed
+        well = fresh and not self._guard.switch.blocked.covers(asset_class, asset)
+        response = health_pb2.HealthCheckResponse
+        return response(status=response.SERVING if well else response.NOT_SERVING)
