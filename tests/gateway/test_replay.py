@@ -409,6 +409,14 @@ def test_reasons_are_those_of_the_latest_answer_that_gave_any(
     assert list(final.columns())[-3:] == ["score:rul", "alarm:rul", "reasons:rul"]
 
 
+def test_reasons_bring_no_columns_of_features(folder: Path, scorer: Any) -> None:
+    report = replay(open_history(str(folder)), plan_to(scorer, reasons=2, reasons_always=True), QUIET)
+    assert not [name for name in report.table if name.startswith("feature:")]
+    assert report.table["reasons:rul"][5] == f"vibration mean {cell('pump-a', 5):+.3g}"
+    opened = scorer.opens[-1]
+    assert (opened.reasons_top, opened.reasons_always, opened.want_features) == (2, True, False)
+
+
 def test_classes_without_an_output_have_no_reasons_of_it() -> None:
     one, other = FinalAnswers(["b"], 0, with_reasons=True), FinalAnswers(["a"], 0, with_reasons=True)
     for final, output in ((one, "rul"), (other, "failure")):

@@ -90,6 +90,19 @@ def test_reads_split_unpacked_and_mixed_columns_like_the_typed_messages(drawn: t
     assert found.reasons.values.tobytes() == array("f", typed.reason_values).tobytes()
 
 
+def test_reasons_that_are_all_unpacked_are_not_lost() -> None:
+    """Of every column the same number is missing from the twin, so no length tells."""
+    body = pb.ScoreBlock(
+        handles=[1], times=[1], status=b"\0", values=[1.0], levels=b"\0", alarms=b"\0", health=b"\0"
+    ).SerializeToString()
+    for number, cell in ((11, 0), (12, 0), (13, 2)):
+        body += key(number, 5) + struct.pack("<I", cell)
+    body += key(14, 5) + struct.pack("<f", 0.5)
+    _, found = wire.decode_response(key(2, 2) + bytes([len(body)]) + body, columns(1, 0, 3))
+    assert isinstance(found, wire.Scores)
+    assert (list(found.reasons.features), list(found.reasons.values)) == ([2], [0.5])
+
+
 @given(ROWS, st.integers(0, 3), st.booleans(), st.integers(0, 2**64 - 1))
 def test_writes_the_bytes_of_the_typed_messages(rows: int, sensors: int, historical: bool, sequence: int) -> None:
     handles, times = array("I", range(rows)), array("q", range(-rows, 0))
