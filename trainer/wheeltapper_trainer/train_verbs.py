@@ -6,6 +6,7 @@ import argparse
 import getpass
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,16 +59,29 @@ def _train(options: argparse.Namespace, progress: Progress) -> Outcome:
         limits=Limits(options.task_seconds, options.attempts),
     )
     if options.dry_run:
-        planned = plan(order)
-        rows = [
-            [name, count, sum(g.rows for g in planned.groups if g.asset_class == name), _groups(planned, name)]
-            for name, count in planned.job.assets
-        ]
-        result = {"classes": [dict(zip(("name", "assets", "readings", "chunks"), row, strict=True)) for row in rows]}
-        return Outcome(result, table(("class", "assets", "readings", "chunks"), rows))
+        return _dry_run(plan(order), order.cpus)
     trained = train(order, progress)
     exit_code = Exit.PARTIAL if trained.quarantined else Exit.DONE
     return Outcome(trained.result, _train_text(trained.result), exit_code)
+
+
+def _dry_run(planned: Planned, cpus: int) -> Outcome:
+    from wheeltapper_trainer.forecast import forecast  # noqa: PLC0415
+
+    rows = [
+        [name, count, sum(g.rows for g in planned.groups if g.asset_class == name), _groups(planned, name)]
+        for name, count in planned.job.assets
+    ]
+    expected = forecast(planned.job, planned.groups, cpus)
+    result = {
+        "classes": [dict(zip(("name", "assets", "readings", "chunks"), row, strict=True)) for row in rows],
+        "forecast": asdict(expected),
+    }
+    phases = ", ".join(f"{phase} {clock(seconds)}" for phase, seconds in expected.core_seconds.items())
+    text = table(("class", "assets", "readings", "chunks"), rows)
+    text += f"\n\nabout {clock(expected.wall_seconds)} on {cpus} cores once Ray has started (core time: {phases})"
+    text += f"\nabout {expected.worker_bytes / 2**20:,.0f} MiB for each worker, one per core; right to a factor of two"
+    return Outcome(result, text)
 
 
 def _train_text(found: Mapping[str, Any]) -> str:
