@@ -8,7 +8,7 @@ READY := .venv/.ready
 export UV_PROJECT_ENVIRONMENT := .venv
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test lint types contracts format proto bench build clean
+.PHONY: help demo test faults lint types contracts format proto bench build clean
 
 help:  ## This list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,6 +18,9 @@ demo: $(READY)  ## Simulate, train, promote, serve, replay, report (DATA=<histor
 
 test: $(READY)  ## Unit, property and journey tests (ARGS="-k name")
 	@$(RUN) pytest $(ARGS)
+
+faults: $(READY)  ## Kills, full disks, cut lines: every promise, for minutes (ARGS="-k name")
+	@$(RUN) pytest -m slow $(ARGS)
 
 lint: $(READY)  ## Style and hygiene
 	@$(RUN) ruff check .

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from wheeltapper.alarms import alarm_step
 from wheeltapper.features import feature_row
 from wheeltapper.forest import Forest, margin, spread
-from wheeltapper.kernel import heapless_kernel
+from wheeltapper.kernel import heapless_kernel, merged_kernel
 from wheeltapper.moments import HIGH, LOW, MOMENTS, PRESENT
 from wheeltapper.outputs import anomaly_residual, anomaly_value, failure_value, rul_value
 from wheeltapper.readings import clean_row
@@ -95,7 +95,7 @@ def _no_answer(out: Columns, i: int, status: int) -> None:
             out.features[i, f] = np.nan
 
 
-@heapless_kernel
+@merged_kernel
 def _answer(
     plan: Plan, windows: Windows, heads: Heads, assets: Assets, work: Work, a: int, slot: int, out: Columns, i: int
 ) -> None:
@@ -152,7 +152,7 @@ def _answer(
         out.status[i] = _NO_MODEL
 
 
-@heapless_kernel
+@merged_kernel
 def _step_alarms(heads: Heads, assets: Assets, a: int, out: Columns, i: int) -> None:
     for o in range(heads.kind.size):
         state, run = alarm_step(
@@ -224,12 +224,14 @@ def score_block(
     values: npt.NDArray[np.float32],
     now_us: int,
     historical: bool,
+    repeated: bool,
     out: Columns,
     revised: Columns,
 ) -> tuple[int, int]:
     """Answer the rows order[start:], sorted by asset and time. rows int64 [n]: asset, −1 = unknown.
 
-    values float32 [n, sensors] in the class's order.
+    values float32 [n, sensors] in the class's order. repeated: the block may have come before, and its answer have been
+    lost; then known rows revise what they once revised.
 
     Returns (next position in `order`, revisions written); it stops early where `revised` could run full.
     """
@@ -283,7 +285,7 @@ def score_block(
             newest = slot == windows.newest[a]
             if not newest:
                 out.health[i] |= LATE
-                if status == _OK:
+                if status == _OK or repeated:
                     late_from = min(late_from, slot + 1)
             _answer(plan, windows, heads, assets, work, a, slot, out, i)
             if newest and status == _OK and not historical:
@@ -309,6 +311,7 @@ def take_events(
     times: npt.NDArray[np.int64],
     features: npt.NDArray[np.uint64],
     now_us: int,
+    repeated: bool,
     status: npt.NDArray[np.uint8],
     revised: Columns,
 ) -> tuple[int, int]:
@@ -335,7 +338,7 @@ def take_events(
                 continue
             status[i] = _TAKEN
             for e in range(plan.event_since.size):
-                if (features[i] >> np.uint64(e)) & np.uint64(1) and take_event(windows, a, e, times[i]):
+                if (features[i] >> np.uint64(e)) & np.uint64(1) and (take_event(windows, a, e, times[i]) or repeated):
                     earliest = min(earliest, times[i])
         if a >= 0 and windows.newest[a] != _EMPTY:
             slot = windows.newest[a] + 1

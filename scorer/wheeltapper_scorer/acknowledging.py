@@ -12,15 +12,14 @@ from wheeltapper_scorer import wire
 from wheeltapper_scorer.faults import CallError
 from wheeltapper_scorer.journal import Journal
 from wheeltapper_scorer.records import Kind
-from wheeltapper_scorer.resume import ResumePoints
 
 
 class Acknowledging:
     """Belongs to the task of its stream, which it cancels where an acknowledgement can never come: `refusal` is why."""
 
-    def __init__(self, journal: Journal, points: ResumePoints, write: Callable[[bytes], Awaitable[None]]) -> None:
+    def __init__(self, journal: Journal, write: Callable[[bytes], Awaitable[None]]) -> None:
         self.refusal: CallError | None = None
-        self._journal, self._points, self._write = journal, points, write
+        self._journal, self._write = journal, write
         self._stream = journal.open_stream()
         self._told: scoring_pb2.Open | None = None
         self._unsafe: deque[tuple[int, asyncio.Future[None]]] = deque()  # scored, told, and not yet acknowledged
@@ -41,12 +40,14 @@ class Acknowledging:
             self._told = message
         self._journal.opened(self._stream, raw, now_us)
         if self._is_durable and self._acker is None:
-            self._acker = asyncio.create_task(self._acknowledge(self._told))
+            self._acker = asyncio.create_task(self._acknowledge())
 
-    def took(self, raw: bytes, now_us: int) -> asyncio.Future[None] | None:
+    def took(self, raw: bytes, now_us: int, sequence: int) -> asyncio.Future[None] | None:
         """The fleet took a block; what to hand to `answered` with it. Call it before anything else is scored."""
         self._journal.append(Kind.BLOCK, self._stream, raw, now_us)
-        return self._journal.on_disk() if self._is_durable else None
+        if self._told is None or not self._is_durable:
+            return None
+        return self._journal.on_disk(self._told.gateway, self._told.epoch, sequence)
 
     def answered(self, sequence: int, on_disk: asyncio.Future[None] | None) -> None:
         """The block's answer was written: its Ack may follow."""
@@ -71,7 +72,7 @@ class Acknowledging:
     def _is_durable(self) -> bool:
         return self._told is not None and self._told.ack == scoring_pb2.ACK_LEVEL_DURABLE
 
-    async def _acknowledge(self, told: scoring_pb2.Open) -> None:
+    async def _acknowledge(self) -> None:
         """One Ack for all that one sync made safe."""
         try:
             while True:
@@ -83,7 +84,6 @@ class Acknowledging:
                     while self._unsafe and self._unsafe[0][1].done():
                         sequence, on_disk = self._unsafe.popleft()
                         on_disk.result()
-                        self._points.durable(told.gateway, told.epoch, sequence)
                         newest = sequence
                     await self._write(wire.encode_ack(newest))
                 self._none.set()

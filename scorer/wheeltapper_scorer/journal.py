@@ -13,6 +13,7 @@ import json
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from wheeltapper import warmth
@@ -30,6 +31,17 @@ from wheeltapper_scorer.settings import Settings
 from wheeltapper_scorer.snapshot import RUN_BYTES_MAX, SnapshotFile, head_of
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A block on its way to the disk, and who waits for it."""
+
+    number: int
+    gateway: str
+    epoch: int
+    sequence: int
+    waiter: asyncio.Future[None]
 
 
 class Journal:
@@ -50,6 +62,7 @@ class Journal:
         self._segments = Segments(disk, recovered.segment)
         self._writer = threads or ThreadPoolExecutor(1, "wheeltapper journal")
         self._copier = threads or ThreadPoolExecutor(1, "wheeltapper snapshot")
+        self._segment = recovered.segment  # all segments before it are on disk, and their blocks acknowledged
         self._last = recovered.record  # number of the newest record
         self._stream = recovered.streams
         self._streams: dict[int, list[bytes]] = {}  # each open stream's Opens, to be repeated in a new segment
@@ -57,7 +70,7 @@ class Journal:
         self._pending: list[Record] = []
         self._pending_bytes = 0
         self._wanted = self._synced = recovered.record  # records that somebody waits for, and that are on disk
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._work, self._room, self._snapshot_due = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._room.set()
         self._failed: OSError | None = None
@@ -93,12 +106,14 @@ class Journal:
     def check(self) -> None:
         """Raises CallError JOURNAL_FAILED while nothing can be made durable."""
         if self._failed is not None:
-            raise CallError(
-                Reason.JOURNAL_FAILED,
-                f"the journal's disk failed ({self._failed.strerror or self._failed}): "
-                "blocks are scored, none is durable",
-                self._settings.journal_retry_s,
-            )
+            raise self._refusal(self._failed)
+
+    def _refusal(self, error: OSError) -> CallError:
+        return CallError(
+            Reason.JOURNAL_FAILED,
+            f"the journal's disk failed ({error.strerror or error}): blocks are scored, none is durable",
+            self._settings.journal_retry_s,
+        )
 
     async def room(self) -> None:
         """Wait while more bytes are on their way to the disk than allowed."""
@@ -130,12 +145,13 @@ class Journal:
             self._room.clear()
         self._work.set()
 
-    def on_disk(self) -> asyncio.Future[None]:
-        """Done once everything appended so far is on disk; CallError JOURNAL_FAILED where it does not get there."""
+    def on_disk(self, gateway: str, epoch: int, sequence: int) -> asyncio.Future[None]:
+        """Done once everything appended so far is on disk, of which that block was the last; CallError JOURNAL_FAILED
+        where it does not get there."""
         self.check()
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._wanted = self._last
-        self._waiting.append((self._last, waiter))
+        self._waiting.append(_Waiting(self._last, gateway, epoch, sequence, waiter))
         return waiter
 
     def _add(self, kind: Kind, stream: int, raw: bytes, now_us: int) -> int:
@@ -188,6 +204,7 @@ class Journal:
             if records and (sync or is_full):
                 self._advance(records[-1].number)
             if is_full:
+                self._segment = self._segments.number
                 self._snapshot_due.set()
             self._room.set()
             if ending:
@@ -209,10 +226,12 @@ class Journal:
 
     def _advance(self, number: int) -> None:
         self._synced = max(self._synced, number)
-        while self._waiting and self._waiting[0][0] <= self._synced:
-            _, waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
+        while self._waiting and self._waiting[0].number <= self._synced:
+            one = self._waiting.popleft()
+            # Here and not where the Ack is sent: a snapshot of this moment must know what its segment does not repeat.
+            self._points.durable(one.gateway, one.epoch, one.sequence)
+            if not one.waiter.done():
+                one.waiter.set_result(None)
 
     def _fail(self, error: OSError) -> None:
         """Whoever waits is refused; what was on its way is forgotten, as it would be by a crash."""
@@ -224,12 +243,9 @@ class Journal:
         self._pending, self._pending_bytes = [], 0
         self._room.set()
         while self._waiting:
-            _, waiter = self._waiting.popleft()
+            waiter = self._waiting.popleft().waiter
             if not waiter.done():
-                try:
-                    self.check()
-                except CallError as refusal:
-                    waiter.set_exception(refusal)
+                waiter.set_exception(self._refusal(error))
         if not self._closing:
             asyncio.get_running_loop().call_later(self._settings.journal_retry_s, self._work.set)
 
@@ -245,7 +261,7 @@ class Journal:
             if not self._closing:
                 asyncio.get_running_loop().call_later(self._settings.journal_retry_s, self._work.set)
             return
-        self._failed = None
+        self._failed, self._segment = None, number
         self._wanted = self._synced = self._last
         self._begin_records(Kind.OPEN)  # with attributes: their first Open may not have been kept
         self._snapshot_due.set()
@@ -265,7 +281,7 @@ class Journal:
 
     async def _take_snapshot(self) -> None:
         """Copy between blocks, write on a thread of its own, and let go of what the journal needs no more."""
-        number, pack, began = self._segments.number, self._fleet.pack.sha256, asyncio.get_running_loop().time()
+        number, pack, began = self._segment, self._fleet.pack.sha256, asyncio.get_running_loop().time()
         classes = warmth.describe(self._fleet)
         head = head_of(self._fleet, classes, self._last, self._points.state())
         file = await _on(self._copier, SnapshotFile, self._disk, number, head)

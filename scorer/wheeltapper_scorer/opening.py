@@ -24,12 +24,14 @@ class Speaker:
     sensors: tuple[str, ...]
     event_codes: tuple[str, ...]
     want_features: bool
+    durable: bool
 
 
 def speaker(message: scoring_pb2.Open, known_classes: Sequence[str], settings: Settings) -> Speaker:
     """The speaker of a first Open. Raises CallError with the reason why it may not speak."""
     _name("gateway", message.gateway, settings)
-    if message.ack == scoring_pb2.ACK_LEVEL_DURABLE:
+    durable = message.ack == scoring_pb2.ACK_LEVEL_DURABLE
+    if durable and settings.state is None:
         raise CallError(Reason.JOURNAL_OFF, "ack DURABLE needs a journal, and this scorer keeps none; ask for SCORED")
     check_class(message.asset_class, known_classes)
     for field, names in (("sensors", message.sensors), ("event_codes", message.event_codes)):
@@ -44,6 +46,7 @@ def speaker(message: scoring_pb2.Open, known_classes: Sequence[str], settings: S
         tuple(message.sensors),
         tuple(message.event_codes),
         message.want_features,
+        durable,
     )
 
 
@@ -67,7 +70,7 @@ def check_again(first: Speaker, message: scoring_pb2.Open) -> None:
             raise CallError(
                 Reason.OPEN_DIFFERS, f"{field}: a later Open only adds assets; repeat the first one's or leave it out"
             )
-    if message.ack == scoring_pb2.ACK_LEVEL_DURABLE:
+    if message.ack == scoring_pb2.ACK_LEVEL_DURABLE and not first.durable:
         raise CallError(Reason.OPEN_DIFFERS, "ack: this stream was opened for SCORED")
 
 

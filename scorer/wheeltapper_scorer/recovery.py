@@ -76,7 +76,7 @@ class _Replay:
         self._disk, self._pack, self._release, self._find = disk, pack, release, find
         self._settings = dataclasses.replace(
             settings,
-            rows_max=_NO_LIMIT,
+            rows_max=2**32 - 1,
             assets_max=_NO_LIMIT,
             message_bytes_max=_NO_LIMIT,
             bytes_waiting_max=_NO_LIMIT,

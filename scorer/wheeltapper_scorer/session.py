@@ -96,6 +96,7 @@ class Session:
             now_us,
             historical=block.historical,
             want_features=told.want_features,
+            repeated=self._points.taken(told.gateway, told.epoch, block.sequence),
         )
         silence(answers, self._off_of(handles))
         revisions = self._revisions(block.sequence, answers.revisions)
@@ -122,6 +123,7 @@ class Session:
             self._codes[block.codes[chosen]],
             now_us,
             want_features=told.want_features,
+            repeated=self._points.taken(told.gateway, told.epoch, block.sequence),
         )
         answer.status[chosen] = taken.status
         return Answered(reopened, self._revisions(block.sequence, taken.revisions), answer)

@@ -112,6 +112,11 @@ def encode_drain(reason: str) -> bytes:
     return scoring_pb2.StreamResponse(drain=scoring_pb2.Drain(reason=reason)).SerializeToString()
 
 
+def encode_ack(sequence: int) -> bytes:
+    """A StreamResponse that says up to which block all is safe."""
+    return scoring_pb2.StreamResponse(ack=scoring_pb2.Ack(sequence=sequence)).SerializeToString()
+
+
 def encode_scores(scores: Scores) -> bytes:
     """A StreamResponse that answers a block."""
     return _serialized(_TWIN["StreamResponse"](scores=_score_block(scores)))

@@ -1,0 +1,110 @@
+"""A disk in memory that forgets what was not synced, fills up, and loses power before or after any of its steps."""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections.abc import Sequence
+
+
+class PowerCutError(Exception):
+    """The machine is off: nothing more happens on this disk until `power_on`."""
+
+
+class DrownedDisk:
+    def __init__(self, rng: random.Random, lies: bool = False) -> None:
+        self.rng = rng
+        self.lies = lies  # its sync syncs nothing
+        self.steps = 0
+        self.cut_at = -1  # the step at which power goes
+        self.full: range = range(0)  # steps at which there is no space
+        self.dead = False
+        self.trace: list[str] = []
+        self._files: dict[str, tuple[bytearray, int]] = {}  # content, how much of it is synced
+
+    def power_on(self, keep_unsynced: bool) -> None:
+        """After a crash of the process all is there; after one of the machine, some beginning of what was not synced,
+        of which the last byte may be wrong."""
+        self.dead, self.cut_at, self.full = False, -1, range(0)
+        for name, (content, synced) in self._files.items():
+            kept = len(content) if keep_unsynced else self.rng.randint(synced, len(content))
+            if kept > synced and not keep_unsynced and self.rng.random() < 0.3:
+                content[kept - 1] ^= 1 << self.rng.randrange(8)
+            self._files[name] = (content[:kept], kept)
+
+    def flip(self, name: str) -> None:
+        """One bit of a file turns over."""
+        content, _ = self._files[name]
+        content[self.rng.randrange(len(content))] ^= 1 << self.rng.randrange(8)
+
+    def step(self, name: str) -> bool:
+        """Whether the step still happens. Raises what the disk does."""
+        if self.dead:
+            raise PowerCutError(name)
+        self.steps += 1
+        self.trace.append(name)
+        if self.steps == self.cut_at:
+            self.dead = True
+            return self.rng.random() < 0.5
+        if self.steps in self.full and name in ("append", "create"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if self.steps in self.full and name == "sync":
+            raise OSError(errno.EIO, "Input/output error")
+        return True
+
+    def _survive(self) -> None:
+        if self.dead:
+            raise PowerCutError
+
+    def names(self) -> list[str]:
+        return sorted(self._files)
+
+    def read(self, name: str) -> memoryview:
+        return memoryview(bytes(self._files[name][0]))
+
+    def create(self, name: str) -> _DrownedFile:
+        if self.step("create"):
+            self._files[name] = (bytearray(), 0)
+        self._survive()
+        return _DrownedFile(self, name)
+
+    def rename(self, old: str, new: str) -> None:
+        if self.step("rename"):
+            self._files[new] = self._files.pop(old)
+        self._survive()
+
+    def remove(self, name: str) -> None:
+        if self.step("remove"):
+            del self._files[name]
+        self._survive()
+
+    def append_to(self, name: str, data: bytes) -> None:
+        content, synced = self._files[name]
+        try:
+            happens = self.step("append")
+        except OSError:
+            content += data[: self.rng.randrange(len(data) + 1)]  # a part fits
+            raise
+        content += data if happens else data[: self.rng.randrange(len(data) + 1)]
+        self._files[name] = (content, synced)
+        self._survive()
+
+    def sync(self, name: str) -> None:
+        content, _ = self._files[name]
+        if self.step("sync") and not self.lies:
+            self._files[name] = (content, len(content))
+        self._survive()
+
+
+class _DrownedFile:
+    def __init__(self, disk: DrownedDisk, name: str) -> None:
+        self._disk, self._name = disk, name
+
+    def append(self, parts: Sequence[bytes]) -> None:
+        self._disk.append_to(self._name, b"".join(parts))
+
+    def sync(self) -> None:
+        self._disk.sync(self._name)
+
+    def close(self) -> None:
+        pass

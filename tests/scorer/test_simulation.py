@@ -1,0 +1,317 @@
+"""Seeded histories of a scorer whose process, machine and disk fail between any two steps, without network or files.
+
+The real service, sessions, journal and snapshots run on a disk in memory and talk to gateways in memory. After each
+history the windows and alarms are, byte for byte, those of a scorer that nothing ever happened to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter, deque
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from drowned_disk import DrownedDisk, PowerCutError
+from presses import MINUTE_US, content
+from wheeltapper import warmth
+from wheeltapper.features import KERNELS
+from wheeltapper.live import LiveFleet
+from wheeltapper.pack import Pack, write_pack
+from wheeltapper_proto import scoring_pb2 as pb
+from wheeltapper_scorer.counters import Counters
+from wheeltapper_scorer.journal import Journal
+from wheeltapper_scorer.recovery import recover
+from wheeltapper_scorer.segments import segments_of
+from wheeltapper_scorer.service import ScoringService
+from wheeltapper_scorer.settings import Settings
+
+T0 = 1_700_000_040 * 1_000_000
+SETTINGS = Settings(state=Path("in memory"), segment_bytes_max=6_000, journal_retry_s=0.001)
+PACKS = {number: Pack.from_bytes(write_pack(content(number)), KERNELS) for number in (1, 2)}
+BLOCKS, IN_FLIGHT = 30, 4
+
+
+class Inline(Executor):
+    """Work done at once, so that a history depends on its seed alone."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        pass
+
+
+class Line:
+    """The server's end of a stream, as grpc.aio gives it to a handler."""
+
+    def __init__(self) -> None:
+        self.requests: asyncio.Queue[Any] = asyncio.Queue()
+        self.responses: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def read(self) -> Any:
+        return await self.requests.get()
+
+    async def write(self, message: bytes) -> None:
+        await asyncio.sleep(0)
+        self.responses.put_nowait(pb.StreamResponse.FromString(message))
+
+    async def abort(self, code: Any, details: str, trailing: Any) -> None:
+        raise grpc.aio.AbortError(details)
+
+    def done(self) -> bool:
+        return False
+
+    def auth_context(self) -> dict[str, Any]:
+        return {}
+
+    def time_remaining(self) -> None:
+        return None
+
+
+@dataclass
+class Site:
+    """A gateway: it sends its blocks in order and forgets none before its Ack."""
+
+    name: str
+    blocks: list[pb.StreamRequest]
+    acked: int = 0
+    sent: int = 0
+    refusals: int = 0
+    values: dict[tuple[int, int], bytes] = field(default_factory=dict)  # (asset, minute) → its newest scores
+
+    @property
+    def done(self) -> bool:
+        return self.acked == len(self.blocks)
+
+    def opening(self) -> pb.StreamRequest:
+        assets = [f"{self.name}/{i}" for i in range(3)]
+        codes = ["error:e1"]
+        opened = pb.Open(gateway=self.name, epoch=1, asset_class="press", sensors=["force", "heat", "oil"],
+                         asset_ids=assets, event_codes=codes, ack=pb.ACK_LEVEL_DURABLE, attributes=["age"],
+                         attribute_values=[1.0, 2.0, 3.0])  # fmt: skip
+        return pb.StreamRequest(open=opened)
+
+    async def converse(self, service: ScoringService) -> None:
+        """One conversation, until all is acknowledged or it breaks."""
+        line = Line()
+        call = asyncio.create_task(service._stream_scores(None, line))
+        call.add_done_callback(lambda ended: ended.cancelled() or (ended.exception(), line.responses.put_nowait(None)))
+        line.requests.put_nowait(self.opening().SerializeToString())
+        opened = await line.responses.get()
+        if opened is None:
+            self.refusals += 1
+            return
+        assert opened.opened.resume_sequence >= self.acked, "what was acknowledged is gone"
+        flying: deque[int] = deque()
+        following = self.acked
+        while not self.done:
+            while len(flying) < IN_FLIGHT and following < len(self.blocks):
+                line.requests.put_nowait(self.blocks[following].SerializeToString())
+                following += 1
+                flying.append(following)
+            response = await line.responses.get()
+            if response is None:
+                self.refusals += 1
+                return
+            if response.HasField("ack"):
+                assert response.ack.sequence > self.acked
+                self.acked = response.ack.sequence
+                while flying and flying[0] <= self.acked:
+                    flying.popleft()
+            elif not response.HasField("opened"):
+                self.keep(response.scores if response.HasField("scores") else response.revisions)
+        line.requests.put_nowait(grpc.aio.EOF)
+        await call
+
+    def keep(self, scores: pb.ScoreBlock) -> None:
+        values = np.array(scores.values, np.float32).reshape(len(scores.times), -1)
+        for i, time in enumerate(scores.times):
+            if scores.status[i] in (pb.ROW_STATUS_OK, pb.ROW_STATUS_DUPLICATE):
+                self.values[scores.handles[i], time] = values[i].tobytes()
+
+
+def sites_of(rng: random.Random) -> list[Site]:
+    """Three gateways of three assets: readings of each minute, some missing, some two minutes late, and events."""
+    return [Site(name, blocks_of(rng)) for name in ("north", "south", "west")]
+
+
+def blocks_of(rng: random.Random) -> list[pb.StreamRequest]:
+    rows = [(asset, minute) for minute in range(BLOCKS) for asset in range(3) if rng.random() < 0.9]
+    rows.sort(key=lambda row: row[1] + (rng.randrange(3) if rng.random() < 0.2 else 0))
+    blocks = []
+    while rows:
+        count = rng.randint(1, 4)
+        part, rows = rows[:count], rows[count:]
+        values = [rng.uniform(0, 100) if rng.random() < 0.95 else float("nan") for _ in range(3 * len(part))]
+        sequence = len(blocks) + 1
+        handles, times = [asset for asset, _ in part], [T0 + minute * MINUTE_US for _, minute in part]
+        if rng.random() < 0.1:
+            body = {"events": pb.EventBlock(sequence=sequence, handles=handles, times=times, codes=[0] * len(part))}
+        else:
+            body = {"readings": pb.ReadingBlock(sequence=sequence, handles=handles, times=times, values=values)}
+        blocks.append(pb.StreamRequest(**body))
+    return blocks
+
+
+async def live(disk: DrownedDisk, sites: list[Site], release: int, seen: Counter[str], swap_at: int = -1) -> LiveFleet:
+    """One life of a scorer process: until all is acknowledged, or the lights go out."""
+    recovered = recover(disk, PACKS[release], release, lambda number, _: PACKS[number], SETTINGS)
+    counters = Counters()
+    journal = Journal(disk, recovered, SETTINGS, counters, Inline())
+    service = ScoringService(recovered.fleet, SETTINGS, counters, recovered.points, journal)
+
+    async def run(site: Site) -> None:
+        while not site.done and not disk.dead:
+            await site.converse(service)
+            await asyncio.sleep(0.001)
+
+    async def work() -> None:
+        await journal.start()
+        await asyncio.gather(*(run(site) for site in sites))
+        await journal.close()
+
+    async def power() -> None:
+        while not disk.dead:
+            if 0 <= swap_at <= sum(site.acked for site in sites) and recovered.fleet.release != 2:
+                recovered.fleet.swap(PACKS[2], 2)
+            await asyncio.sleep(0)
+
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # whatever a dying process complains of
+    tasks = [asyncio.create_task(work()), asyncio.create_task(power())]
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED, timeout=250)
+    assert done, "nothing moves any more"
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception) and not isinstance(result, PowerCutError) and not disk.dead:
+            raise result
+    seen.update(lives=1, failures=counters.journal_failures, snapshots=counters.snapshots, replayed=recovered.blocks)
+    return recovered.fleet
+
+
+def history(seed: int, lies: bool = False) -> Counter[str]:
+    """Crashes at random steps until all blocks of all sites are acknowledged; then the bytes are compared."""
+    rng = random.Random(seed)
+    sites, disk, seen = sites_of(rng), DrownedDisk(rng, lies), Counter[str]()
+    fleet = None
+    while not all(site.done for site in sites):
+        crashes = seen["lives"] < 6
+        disk.cut_at = disk.steps + rng.randrange(1, 60) if crashes else -1
+        begin = disk.steps + rng.randrange(60)
+        disk.full = range(begin, begin + rng.randrange(1, 6)) if rng.random() < 0.3 else range(0)
+        fleet = asyncio.run(live(disk, sites, 1, seen))
+        if disk.dead:
+            disk.power_on(keep_unsynced=rng.random() < 0.3)
+    assert fleet is not None
+    compare(fleet, sites)
+    again = recover(disk, PACKS[1], 1, lambda number, _: PACKS[number], SETTINGS)
+    compare(again.fleet, sites)
+    for site in sites:
+        assert again.points.resume(site.name, 1, durable=True) == len(site.blocks)
+    seen.update(refusals=sum(site.refusals for site in sites))
+    return seen
+
+
+def undisturbed(sites: list[Site]) -> tuple[LiveFleet, dict[tuple[str, int, int], bytes]]:
+    """The fleet at the end, and the newest scores of every reading."""
+    newest: dict[tuple[str, int, int], bytes] = {}
+    fleet = LiveFleet(PACKS[1], 1)
+    code = fleet.event_code("press", "error:e1")
+    for site in sites:
+        ids = list(site.opening().open.asset_ids)
+        rows = fleet.open_assets("press", ids, np.array([[1.0], [2.0], [3.0]], np.float32))
+        for request in site.blocks:
+            block = request.events if request.HasField("events") else request.readings
+            whose, times = rows[list(block.handles)], np.array(block.times, np.int64)
+            if request.HasField("events"):
+                told = [fleet.take_events("press", whose, times, np.full(len(times), code), 2**62).revisions]
+            else:
+                values = np.array(block.values, np.float32).reshape(-1, 3)
+                answers = fleet.score("press", whose, times, values, 2**62)
+                told = [answers.revisions, answers]
+            for part in told:
+                for i in range(len(part.rows) if part else 0):
+                    if part.status[i] in (pb.ROW_STATUS_OK, pb.ROW_STATUS_DUPLICATE):
+                        key = site.name, int(part.rows[i] - rows[0]), int(part.times[i])
+                        newest[key] = part.values[i].tobytes()
+    return fleet, newest
+
+
+def compare(fleet: LiveFleet, sites: list[Site]) -> None:
+    expected, newest = undisturbed(sites)
+    told = {(site.name, asset, time): one for site in sites for (asset, time), one in site.values.items()}
+    assert told == newest
+    for site in sites:
+        compare_rows(fleet, expected, list(site.opening().open.asset_ids))
+
+
+def compare_rows(fleet: LiveFleet, expected: LiveFleet, assets: list[str]) -> None:
+    """Every byte of windows and alarms."""
+    for asset in assets:
+        found = int(fleet.open_assets("press", [asset])[0])
+        right = int(expected.open_assets("press", [asset])[0])
+        assert warmth.save_rows(fleet, "press", found, found + 1) == warmth.save_rows(
+            expected, "press", right, right + 1
+        ), asset
+
+
+@pytest.mark.parametrize("begin", range(0, 40, 10))
+def test_histories(begin: int) -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(begin, begin + 10):
+        try:
+            seen += history(seed)
+        except Exception as error:
+            raise AssertionError(f"seed {seed}") from error
+    assert min(seen["lives"], seen["snapshots"], seen["replayed"]) > 20, seen
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_thousand_histories() -> None:
+    for seed in range(1_000, 2_000):
+        try:
+            history(seed)
+        except Exception as error:
+            raise AssertionError(f"seed {seed}") from error
+
+
+def test_a_release_in_the_middle_and_a_damaged_snapshot() -> None:
+    """What comes back has been scored by the release of then, from whichever snapshot is whole."""
+    for seed in range(6):
+        rng = random.Random(seed)
+        sites, disk = sites_of(rng), DrownedDisk(rng)
+        fleet = asyncio.run(live(disk, sites, 1, Counter(), swap_at=rng.randrange(3, 40)))
+        assert fleet.release == 2
+        snapshots = [name for name in disk.names() if name.startswith("snapshot")]
+        for damaged in range(len(snapshots) + 1):
+            again = recover(disk, PACKS[2], 2, lambda number, _: PACKS[number], SETTINGS)
+            for site in sites:
+                compare_rows(again.fleet, fleet, list(site.opening().open.asset_ids))
+            if damaged < len(snapshots) and len(segments_of(disk)) > 1:
+                disk.flip(snapshots[-1 - damaged])
+            if segments_of(disk)[0] != 1 and damaged + 1 == len(snapshots):
+                break  # nothing is left that reaches back to the beginning
+
+
+def test_a_disk_that_does_not_sync_is_found_out() -> None:
+    """The sync is real: without it, what was acknowledged is lost."""
+    lost = 0
+    for seed in range(10):
+        try:
+            history(seed, lies=True)
+        except AssertionError:
+            lost += 1
+    assert lost > 0
