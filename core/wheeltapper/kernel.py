@@ -36,6 +36,15 @@ def heapless_kernel(function: Function) -> Function:
     return cast(Function, _njit(_nrt=False, **_OPTIONS)(function))
 
 
+def merged_kernel(function: Function) -> Function:
+    """Like `heapless_kernel`, but always merged into the machine code of its callers.
+
+    For the few steps of the hot path that take whole plans and windows: a call passes every field of a tuple by value,
+    which cost as much as the sums themselves.
+    """
+    return cast(Function, _njit(_nrt=False, forceinline=True, **_OPTIONS)(function))
+
+
 def inline_kernel(function: Function) -> Function:
     """Like `kernel`, but always inlined into its callers, for scalar functions inside hot loops."""
     return cast(Function, _njit(inline="always", **_OPTIONS)(function))
