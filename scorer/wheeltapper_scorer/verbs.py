@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from wheeltapper_command.progress import Progress
@@ -51,6 +52,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(options: argparse.Namespace, _progress: Progress) -> Outcome:
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core writes lines of its own to stderr, where JSON is due
     from wheeltapper_scorer import serving  # noqa: PLC0415 — listing the verbs must not import Numba
 
     serving.run(options)
