@@ -25,6 +25,7 @@ import grpc
 from wheeltapper_command.errors import CommandError, UsageError
 
 from wheeltapper_gateway.answer import Answer, answers_of
+from wheeltapper_gateway.channel import Connector, Tls
 from wheeltapper_gateway.link import Counters, Delivery, Identity, Link
 from wheeltapper_gateway.settings import Clock, Settings
 from wheeltapper_gateway.spool import MEMORY, Kind, Name, Spool
@@ -43,8 +44,9 @@ class Gateway:
     """Streams one asset class to a scorer. Thread-safe.
 
     `spool` is the file that survives outages and restarts (":memory:" keeps nothing beyond the process). `assets` may
-    be a mapping to static attributes, and assets not named here are added when first sent. `connect` makes the gRPC
-    channel, by default a plaintext one. `sink` takes score columns on the reader's thread instead of `answers()`.
+    be a mapping to static attributes, and assets not named here are added when first sent. `tls` names
+    the certificates, and without it the channel is plaintext; `connect` makes another channel. `sink` takes score
+    columns on the reader's thread instead of `answers()`.
     Raises UsageError for settings out of their limits, Refused for a spool of other sensors that is not empty,
     SpoolError for one that cannot be opened.
     """
@@ -60,6 +62,7 @@ class Gateway:
         events: Sequence[str] = (),
         spool: str | Path = MEMORY,
         settings: Settings | None = None,
+        tls: Tls | None = None,
         connect: Callable[[], grpc.Channel] | None = None,
         sink: Callable[[Delivery], None] | None = None,
         clock: Clock | None = None,
@@ -86,7 +89,7 @@ class Gateway:
             self._settings,
             self._spool,
             self._changed,
-            connect or (lambda: grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)),
+            connect or Connector(target, tls, _CHANNEL_OPTIONS),
             sink or self._keep,
             self._clock,
             jitter or random.Random(),  # noqa: S311 - spreads reconnects, hides nothing

@@ -13,8 +13,6 @@ from wheeltapper_proto import scoring_pb2 as contract
 from wheeltapper_gateway.rows import HistoryClass
 from wheeltapper_gateway.wire import METHOD_UNARY
 
-_ASKED_AS = "probe"
-
 
 @dataclass(frozen=True, slots=True)
 class KnownNames:
@@ -22,9 +20,11 @@ class KnownNames:
     attributes: frozenset[str]  # those of the history that the scorer takes
 
 
-def known_names(connect: Callable[[], grpc.Channel], own: HistoryClass, timeout_seconds: float) -> KnownNames:
-    """Ask with empty blocks. Raises Refused for a class that the scorer does not have, CommandError where it cannot be
-    reached within `timeout_seconds`."""
+def known_names(
+    connect: Callable[[], grpc.Channel], gateway: str, own: HistoryClass, timeout_seconds: float
+) -> KnownNames:
+    """Ask with empty blocks, under the name of the gateway. Raises Refused for a class that the scorer
+    does not have, CommandError where it cannot be reached within `timeout_seconds`."""
     channel = connect()
     try:
         ask = channel.unary_unary(
@@ -32,7 +32,7 @@ def known_names(connect: Callable[[], grpc.Channel], own: HistoryClass, timeout_
             request_serializer=contract.ScoreRequest.SerializeToString,
             response_deserializer=contract.ScoreResponse.FromString,
         )
-        opened = contract.Open(gateway=_ASKED_AS, asset_class=own.name)
+        opened = contract.Open(gateway=gateway, asset_class=own.name)
         try:
             answer = ask(contract.ScoreRequest(open=opened), timeout=timeout_seconds, wait_for_ready=True)
         except grpc.RpcError as error:
@@ -43,7 +43,7 @@ def known_names(connect: Callable[[], grpc.Channel], own: HistoryClass, timeout_
         attributes = {name for values in own.attributes.values() for name in values}
         taken = set()
         for name in sorted(attributes):
-            opened = contract.Open(gateway=_ASKED_AS, asset_class=own.name, attributes=[name])
+            opened = contract.Open(gateway=gateway, asset_class=own.name, attributes=[name])
             try:
                 ask(contract.ScoreRequest(open=opened), timeout=timeout_seconds)
             except grpc.RpcError as error:

@@ -15,6 +15,7 @@ import grpc
 from wheeltapper_command.errors import CommandError, Refused
 from wheeltapper_command.progress import Progress
 
+from wheeltapper_gateway.channel import Connector, Tls
 from wheeltapper_gateway.csv_history import CsvHistory
 from wheeltapper_gateway.disorder import Disorder, disordered
 from wheeltapper_gateway.final import FinalAnswers, Table, counts, joined, parquet
@@ -45,6 +46,7 @@ class Plan:
     reasons: int = 0  # for each output of a reading that raises an alarm, of every reading where `reasons_always`
     reasons_always: bool = False
     spool: str = MEMORY  # a file: one more per asset class is made beside it
+    tls: Tls | None = None
     patience_seconds: float = 30.0  # without a connection before the replay gives up
 
 
@@ -134,7 +136,7 @@ def replay(
 ) -> Report:
     """Stream the history and wait for every answer. Raises Refused where the scorer declines a class, CommandError
     where it cannot be reached for `patience_seconds`."""
-    channel = connect or (lambda: grpc.insecure_channel(plan.target))
+    channel = connect or Connector(plan.target, plan.tls)
     first_us, last_us = source.span_us()
     from_us = first_us if plan.from_us is None else plan.from_us
     begin_us = from_us - plan.warm_up_us
@@ -166,7 +168,7 @@ def _open(
     channel: Callable[[], grpc.Channel],
     connect: Callable[[], grpc.Channel] | None,
 ) -> _Stream:
-    known = known_names(channel, own, plan.patience_seconds)
+    known = known_names(channel, plan.gateway, own, plan.patience_seconds)
     sensors = tuple(name for name in own.sensors if name in known.sensors)
     if not sensors:
         raise Refused(
@@ -196,6 +198,7 @@ def _open(
             reasons_always=plan.reasons_always,
             live_seconds=_LIVE_SECONDS,
         ),
+        tls=plan.tls,
         connect=connect,
         sink=answers.add,
     )

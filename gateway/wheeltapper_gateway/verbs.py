@@ -29,6 +29,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=256, metavar="ROWS", help="rows a block has at most")
     parser.add_argument("--in-flight", type=int, default=8, metavar="BLOCKS", help="blocks sent and not yet answered")
     parser.add_argument("--gateway", default="replay", metavar="NAME", help="the name to speak under")
+    parser.add_argument("--tls-ca", type=Path, metavar="PEM", help="speak TLS; the authority that certified the scorer")
+    parser.add_argument(
+        "--tls-cert", type=Path, metavar="PEM", help="this gateway's certificate, where asked for"
+    )
+    parser.add_argument("--tls-key", type=Path, metavar="PEM", help="its private key")
     parser.add_argument("--shuffle", default="0s", metavar="SPAN", help="lateness: 90s, 2h, or 5rows of an asset")
     parser.add_argument("--duplicate", type=float, default=0.0, metavar="SHARE", help="share of rows sent twice")
     parser.add_argument("--seed", type=int, default=0, help="of --shuffle and --duplicate")
@@ -42,6 +47,7 @@ def _run(options: argparse.Namespace, progress: Progress) -> Outcome:
     from wheeltapper_command.table import table  # noqa: PLC0415 - listing the verbs stays instant
 
     from wheeltapper_gateway import final, replay  # noqa: PLC0415
+    from wheeltapper_gateway.channel import Tls  # noqa: PLC0415
     from wheeltapper_gateway.disorder import Disorder  # noqa: PLC0415
     from wheeltapper_gateway.rows import parse_time  # noqa: PLC0415
     from wheeltapper_gateway.spool import MEMORY  # noqa: PLC0415
@@ -49,6 +55,8 @@ def _run(options: argparse.Namespace, progress: Progress) -> Outcome:
     if options.speed < 0 or not 0 <= options.duplicate <= 1:
         raise UsageError("expected --speed of 0 or more and --duplicate between 0 and 1")
     final.check_format(options.out)
+    if (options.tls_cert or options.tls_key) and not options.tls_ca:
+        raise UsageError("--tls-cert, --tls-key: expected --tls-ca with them", "plaintext shows no certificates")
     late_seconds, late_rows = lateness(options.shuffle)
     plan = replay.Plan(
         target=options.to,
@@ -63,6 +71,7 @@ def _run(options: argparse.Namespace, progress: Progress) -> Outcome:
         reasons=options.reasons,
         reasons_always=options.reasons_always,
         spool=options.spool or MEMORY,
+        tls=Tls(options.tls_ca, options.tls_cert, options.tls_key) if options.tls_ca else None,
         patience_seconds=span_seconds("--patience", options.patience),
     )
     report = replay.replay(replay.open_history(options.history), plan, progress)

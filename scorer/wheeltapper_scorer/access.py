@@ -141,10 +141,10 @@ class Caller:
         gateway, asset_class, assets = claim
         granted = self._granted()
         if self._access.grants is None:
-            if gateway not in self._names:
+            if not any(name in self._names for name in _speaks_as(gateway)):
                 raise CallError(Reason.NOT_GRANTED, f"gateway: expected one of {_shown(self._names)}, as certified")
             return
-        granted = [grant for grant in granted if grant.gateways.match(gateway)]
+        granted = [grant for grant in granted if any(map(grant.gateways.match, _speaks_as(gateway)))]
         if not granted:
             raise CallError(Reason.NOT_GRANTED, f"gateway: {_shown(self._names)} may not speak as {gateway[:99]!r}")
         granted = [grant for grant in granted if grant.classes.match(asset_class)]
@@ -161,6 +161,11 @@ def identities(auth_context: Mapping[str, Iterable[bytes]]) -> tuple[str, ...]:
         return ()
     names = [_text(value) for kind in _SUBJECT_NAMES for value in auth_context.get(kind, ())]
     return tuple(names or [_text(value) for value in auth_context.get("x509_common_name", ())])
+
+
+def _speaks_as(gateway: str) -> tuple[str, str]:
+    """A gateway may have parts, one a class it streams: who may speak as "plant-1" may speak as "plant-1/pump"."""
+    return gateway, gateway.rpartition("/")[0]
 
 
 def _text(value: bytes) -> str:

@@ -62,6 +62,8 @@ def test_a_gateway_may_send_its_own_assets_only(access: Access) -> None:
     assert "'b-70'" in refused(one.check_open, pb.Open(asset_ids=["b-70"]))
     assert "'lathe'" in refused(one.check_open, opening(asset_class="lathe"))
     assert "'plant-2'" in refused(one.check_open, opening(gateway="plant-2"))
+    assert "'plant-1x/press'" in refused(one.check_open, opening(gateway="plant-1x/press"))
+    caller(access, peer_uri="spiffe://plant/gw-1").check_open(opening("a-1", gateway="plant-1/press"))
     caller(access, peer_dns="gw-2").check_open(opening("anything", gateway="gw-2", asset_class="any"))
     refused(caller(access, peer_dns="gw-2").check_open, opening("anything"))  # only under its own name
 

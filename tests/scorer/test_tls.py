@@ -119,6 +119,24 @@ def test_a_gateway_sends_its_own_assets_only(site: Site) -> None:
             assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+def test_a_gateway_replays_over_tls(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole way with the command line: certified, granted, scored; refused for another's assets."""
+    history = tmp_path / "history"
+    (history / "readings").mkdir(parents=True)
+    for asset in ("a-1", "b-1"):
+        rows = "".join(f"{asset},2026-05-01T00:{minute:02}:00Z,1,2,3\n" for minute in range(9))
+        (history / "readings" / "one.csv").write_text(f"asset_id,time,force,heat,oil\n{rows}")
+        (history / "assets.csv").write_text(f"asset_id,asset_class\n{asset},press\n")
+        port = site.server.address.rpartition(":")[2]
+        words = ["replay", history, "--to", f"localhost:{port}", "--out", tmp_path / "out.csv", "--tls-ca",
+                 site.certs / "ca.pem", "--tls-cert", site.certs / "gw-1.pem", "--tls-key", site.certs / "gw-1.key",
+                 "--patience", "5s"]  # fmt: skip
+        assert main([*map(str, words), "--gateway", "other"]) == 5
+        assert main([*map(str, words), "--gateway", "gw-1"]) == (0 if asset == "a-1" else 5)
+    assert "may not send asset 'b-1'" in capsys.readouterr().err
+    assert main([*map(str, words[:6]), "--tls-cert", "x", "--tls-key", "y"]) == 2
+
+
 def test_certificates_and_grants_change_while_a_stream_is_open(site: Site) -> None:
     from test_server import Conversation
 
