@@ -9,6 +9,9 @@ from pathlib import Path
 from wheeltapper_command.progress import Progress
 from wheeltapper_command.verb import Outcome, Verb
 
+from wheeltapper_scorer import kernel_cache
+from wheeltapper_scorer.warm_verb import warm
+
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
@@ -41,6 +44,16 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--drain-seconds", type=float, default=15.0, help="what streams get to end after SIGTERM")
     parser.add_argument("--rows-max", type=int, default=8_192, help="rows of one block (default: 8192)")
     parser.add_argument("--streams-max", type=int, default=1_000, help="streams at once (default: 1000)")
+    parser.add_argument("--calls-max", type=int, default=64, help="Score calls at once (default: 64)")
+    parser.add_argument(
+        "--wait-seconds", type=float, default=1.0, help="refuse newcomers while blocks wait longer (default: 1)"
+    )
+    parser.add_argument(
+        "--silent-slots", type=int, default=5, help="slots without a reading until an asset is stale (default: 5)"
+    )
+    parser.add_argument(
+        "--silent-seconds", type=float, default=60.0, help="and at least so many seconds (default: 60)"
+    )
     parser.add_argument("--assets-max", type=int, default=200_000, help="assets of this process (default: 200000)")
     parser.add_argument(
         "--state", type=Path, metavar="DIR", help="keep a journal here: durable acknowledgements, warm starts"
@@ -48,11 +61,13 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--segment-bytes", type=int, default=64 << 20, help="of the journal, between two snapshots (default: 64 MiB)"
     )
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="where `wheeltapper warm --cache` left the kernels")
     parser.add_argument("--ready-file", type=Path, metavar="FILE", help="holds the address while the scorer is ready")
 
 
 def _serve(options: argparse.Namespace, _progress: Progress) -> Outcome:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core writes lines of its own to stderr, where JSON is due
+    kernel_cache.choose(options.cache)
     from wheeltapper_scorer import serving  # noqa: PLC0415 — listing the verbs must not import Numba
 
     serving.run(options)
@@ -93,3 +108,5 @@ certs = Verb(
     arguments=_certs_arguments,
     run=_certs,
 )
+
+__all__ = ["certs", "serve", "warm"]
