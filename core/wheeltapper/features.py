@@ -18,7 +18,7 @@ import numpy.typing as npt
 from wheeltapper import kernel as kernel_module
 from wheeltapper import lanes, moments, readings, statistics, windows
 from wheeltapper import regimes as regimes_module
-from wheeltapper.kernel import heapless_kernel, source_digest
+from wheeltapper.kernel import heapless_kernel, merged_kernel, source_digest
 from wheeltapper.lanes import choose, load, store, store_some, widen, zeros_4, zeros_8
 from wheeltapper.moments import (
     CROSS,
@@ -218,7 +218,7 @@ def _event_features(
     return at
 
 
-@heapless_kernel
+@merged_kernel
 def feature_row(
     plan: Plan, state: Windows, a: int, slot: int, scratch: npt.NDArray[np.float64], out: npt.NDArray[np.float32]
 ) -> int:

@@ -236,25 +236,35 @@ def margin(forest: Forest, head: int, wide: NDArray[np.float32]) -> np.float32:
 
 @kernel
 def _add_trees(forest: Forest, first: int, end: int, wide: NDArray[np.float32], total: np.float32) -> np.float32:
-    """Add the leaves of trees first..end to `total`; four walk side by side, since one waits for memory."""
+    """Add the leaves of trees first..end to `total`; eight walk side by side, since each waits for memory."""
     nodes = forest.nodes
     begin = forest.tree_begin
     depth = forest.tree_depth
     tree = first
-    while tree + 4 <= end:
+    while tree + 8 <= end:
         root_a, root_b, root_c, root_d = begin[tree], begin[tree + 1], begin[tree + 2], begin[tree + 3]
+        root_e, root_f, root_g, root_h = begin[tree + 4], begin[tree + 5], begin[tree + 6], begin[tree + 7]
         steps = max(depth[tree], depth[tree + 1], depth[tree + 2], depth[tree + 3])
-        a, b, c, d = root_a, root_b, root_c, root_d
+        steps = max(steps, depth[tree + 4], depth[tree + 5], depth[tree + 6], depth[tree + 7])
+        a, b, c, d, e, f, g, h = root_a, root_b, root_c, root_d, root_e, root_f, root_g, root_h
         for _ in range(steps):
             a = root_a + _next(nodes[a], wide)
             b = root_b + _next(nodes[b], wide)
             c = root_c + _next(nodes[c], wide)
             d = root_d + _next(nodes[d], wide)
+            e = root_e + _next(nodes[e], wide)
+            f = root_f + _next(nodes[f], wide)
+            g = root_g + _next(nodes[g], wide)
+            h = root_h + _next(nodes[h], wide)
         total += nodes[a].value
         total += nodes[b].value
         total += nodes[c].value
         total += nodes[d].value
-        tree += 4
+        total += nodes[e].value
+        total += nodes[f].value
+        total += nodes[g].value
+        total += nodes[h].value
+        tree += 8
     while tree < end:
         root = begin[tree]
         at = root

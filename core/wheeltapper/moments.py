@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from wheeltapper.kernel import heapless_kernel
+from wheeltapper.kernel import heapless_kernel, merged_kernel
 from wheeltapper.lanes import choose, load, store, widen, zeros_4, zeros_8
 from wheeltapper.windows import FULL_GROUP, GROUP, NO_REGIME, Plan, Windows
 
@@ -28,9 +28,10 @@ _BIT_SQUARES = np.array([sum(i * i for i in range(8) if byte >> i & 1) for byte 
 
 @heapless_kernel
 def reset(moments: npt.NDArray[np.float64]) -> None:
-    moments[:, :] = 0.0
-    moments[LOW, :] = np.inf
-    moments[HIGH, :] = -np.inf
+    for k in range(MOMENTS):
+        start = np.inf if k == LOW else -np.inf if k == HIGH else 0.0
+        for c in range(moments.shape[1]):
+            moments[k, c] = start
 
 
 @heapless_kernel
@@ -218,7 +219,7 @@ def _count_group(presence: npt.NDArray[np.uint16], fullness: int, shift: float, 
         m[POSITION_SQUARES, c] += squares + 2.0 * shift * positions + shift * shift * present
 
 
-@heapless_kernel
+@merged_kernel
 def add_run(
     plan: Plan,
     state: Windows,
@@ -273,7 +274,7 @@ def _positions(count: int, first: int) -> tuple[int, int, int]:
     return count, count * first + ordinals, count * first * first + 2 * first * ordinals + squares
 
 
-@heapless_kernel
+@merged_kernel
 def add_groups(
     plan: Plan, state: Windows, a: int, group: int, count: int, shift: int, m: npt.NDArray[np.float64]
 ) -> tuple[int, int, int]:

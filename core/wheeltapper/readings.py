@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from wheeltapper.kernel import heapless_kernel
+from wheeltapper.kernel import merged_kernel
 from wheeltapper.windows import Plan
 
 
-@heapless_kernel
+@merged_kernel
 def clean_row(plan: Plan, row: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> int:
     """Copy a reading into the ring's column order, everything invalid as NaN.
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from wheeltapper.kernel import heapless_kernel
+from wheeltapper.kernel import heapless_kernel, merged_kernel
 from wheeltapper.lanes import WIDTH, choose, load, store, widen, zeros_4, zeros_8
 from wheeltapper.regimes import Regimes
 from wheeltapper.spec import STATISTICS, ClassSpec, features_of
@@ -166,16 +166,26 @@ def grow(windows: Windows, plan: Plan, capacity: int) -> Windows:
 
 @heapless_kernel
 def clear_group(windows: Windows, a: int, group: int) -> None:
+    width = windows.values.shape[2]
     for slot in range(group * GROUP, (group + 1) * GROUP):
         windows.times[a, slot] = _EMPTY
         windows.regime[a, slot] = NO_REGIME
         windows.full[a, slot] = False
-        windows.values[a, slot, :] = np.nan
-    windows.sums[a, group, :, :] = 0.0
-    windows.bounds[a, group, 0, :] = np.inf
-    windows.bounds[a, group, 1, :] = -np.inf
-    windows.presence[a, group, :] = 0
+        for c in range(width):
+            windows.values[a, slot, c] = np.nan
+    _clear_sums(windows, a, group)
+
+
+@merged_kernel
+def _clear_sums(windows: Windows, a: int, group: int) -> None:
     windows.fullness[a, group] = 0
+    for c in range(windows.values.shape[2]):
+        windows.presence[a, group, c] = 0
+        windows.bounds[a, group, 0, c] = np.inf
+        windows.bounds[a, group, 1, c] = -np.inf
+    for k in range(3):
+        for c in range(windows.values.shape[2]):
+            windows.sums[a, group, k, c] = 0.0
 
 
 @heapless_kernel
@@ -201,7 +211,7 @@ def regime_of(plan: Plan, row: npt.NDArray[np.float32]) -> int:
     return int(nearest)
 
 
-@heapless_kernel
+@merged_kernel
 def _add_to_group(
     values: npt.NDArray[np.float32],
     mean: npt.NDArray[np.float32],
@@ -228,7 +238,7 @@ def _add_to_group(
     store(sums, 2 * width + c, load(sums, 2 * width + c, zero) + position * x)
 
 
-@heapless_kernel
+@merged_kernel
 def add_slot(plan: Plan, windows: Windows, a: int, slot: int) -> None:
     """Add one slot to its group's sums. Adding slots in ascending order is the group's only definition."""
     ring = slot % plan.slots
@@ -259,17 +269,13 @@ def rebuild_group(plan: Plan, windows: Windows, a: int, slot: int) -> None:
     """Sums of the group of `slot`, from its own slots."""
     first = slot % plan.slots // GROUP * GROUP
     group = first // GROUP
-    windows.sums[a, group, :, :] = 0.0
-    windows.bounds[a, group, 0, :] = np.inf
-    windows.bounds[a, group, 1, :] = -np.inf
-    windows.presence[a, group, :] = 0
-    windows.fullness[a, group] = 0
+    _clear_sums(windows, a, group)
     for ring in range(first, first + GROUP):
         if windows.times[a, ring] != _EMPTY:
             add_slot(plan, windows, a, ring)
 
 
-@heapless_kernel
+@merged_kernel
 def write_slot(plan: Plan, windows: Windows, a: int, slot: int, time: int, row: npt.NDArray[np.float32]) -> None:
     ring = slot % plan.slots
     windows.times[a, ring] = time
@@ -281,7 +287,7 @@ def write_slot(plan: Plan, windows: Windows, a: int, slot: int, time: int, row: 
     windows.full[a, ring] = full
 
 
-@heapless_kernel
+@merged_kernel
 def place(plan: Plan, windows: Windows, a: int, time: int, row: npt.NDArray[np.float32]) -> tuple[int, int, int]:
     """Put one reading into its slot.
 
@@ -292,32 +298,32 @@ def place(plan: Plan, windows: Windows, a: int, time: int, row: npt.NDArray[np.f
         return _place_by_order(plan, windows, a, time, row)
     slot = time // plan.cadence_us
     newest = windows.newest[a]
-    if newest == _EMPTY or slot - newest >= plan.slots:
-        clear(plan, windows, a)
+    lost = _EMPTY
+    ahead = newest == _EMPTY or slot > newest
+    if ahead:
+        if newest == _EMPTY or slot - newest >= plan.slots:
+            clear(plan, windows, a)
+        else:
+            for group in range(newest // GROUP + 1, slot // GROUP + 1):
+                clear_group(windows, a, group % (plan.slots // GROUP))
         windows.newest[a] = slot
-        write_slot(plan, windows, a, slot, time, row)
-        add_slot(plan, windows, a, slot)
-        return _OK, slot, _EMPTY
-    if slot > newest:
-        for group in range(newest // GROUP + 1, slot // GROUP + 1):
-            clear_group(windows, a, group % (plan.slots // GROUP))
-        windows.newest[a] = slot
-        write_slot(plan, windows, a, slot, time, row)
-        add_slot(plan, windows, a, slot)
-        return _OK, slot, _EMPTY
-    if newest - slot > plan.lateness:
-        return _TOO_LATE, slot, _EMPTY
-    known = windows.times[a, slot % plan.slots]
-    if known == time:
-        return _DUPLICATE, slot, _EMPTY
-    if known > time:
-        return _SUPERSEDED, slot, _EMPTY
+    else:
+        if newest - slot > plan.lateness:
+            return _TOO_LATE, slot, _EMPTY
+        lost = windows.times[a, slot % plan.slots]
+        if lost == time:
+            return _DUPLICATE, slot, _EMPTY
+        if lost > time:
+            return _SUPERSEDED, slot, _EMPTY
     write_slot(plan, windows, a, slot, time, row)
-    rebuild_group(plan, windows, a, slot)
-    return _OK, slot, known
+    if ahead:
+        add_slot(plan, windows, a, slot)
+    else:
+        rebuild_group(plan, windows, a, slot)
+    return _OK, slot, lost
 
 
-@heapless_kernel
+@merged_kernel
 def _place_by_order(
     plan: Plan, windows: Windows, a: int, time: int, row: npt.NDArray[np.float32]
 ) -> tuple[int, int, int]:
