@@ -17,10 +17,12 @@ DATA = Path(os.environ.get("WHEELTAPPER_DATA", Path(__file__).parents[3] / "shar
 WHEELTAPPER = (sys.executable, "-m", "wheeltapper_command")
 
 
-def wheeltapper(*words: object, code: int = 0, command: tuple[str, ...] = WHEELTAPPER) -> dict[str, Any]:
+def wheeltapper(
+    *words: object, code: int = 0, command: tuple[str, ...] = WHEELTAPPER, seconds: float = 280
+) -> dict[str, Any]:
     """Run one command with -o json and return its one object; `code` is the exit code it must have."""
     line = [*command, *map(str, words), "-o", "json", "--quiet"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=seconds, check=False)
     assert done.returncode == code, f"{' '.join(line)}\nexit {done.returncode}, expected {code}\n{done.stderr[-4000:]}"
     assert done.stdout.count("\n") == 1, done.stdout
     answer: dict[str, Any] = json.loads(done.stdout)

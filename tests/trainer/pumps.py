@@ -43,7 +43,7 @@ def fleet(**changes) -> FleetSpec:
 def write_history(path: Path, assets: int = 8, seed: int = 3, future=None) -> Path:
     """`future`: (from row, change of values) applied to every asset's later rows, for tests of leaks."""
     with HistoryWriter(path, {"pump": SENSORS}) as writer:
-        for number in range(assets):
+        for number in sorted(range(assets), key=str):  # ids must ascend
             random = np.random.default_rng([seed, number])
             rows = DAYS * 24
             times = START + HOUR * np.arange(rows, dtype=np.int64)
