@@ -13,9 +13,11 @@ from presses import MINUTE_US, ONE_OUTPUT, PRESS, content
 from wheeltapper.errors import NotFound, UsageError
 from wheeltapper.live import Answers, LiveFleet
 from wheeltapper.pack import ClassContent, HeadContent, Output, Pack, write_pack
+from wheeltapper.shapley import contributions
 from wheeltapper.spec import features_of
 from wheeltapper.windows import RowStatus
 from wheeltapper_command.progress import Progress
+from wheeltapper_command.reasons import reasons_text
 from wheeltapper_trainer.history import History, read_table, write_table
 from wheeltapper_trainer.history_writer import HistoryWriter
 from wheeltapper_trainer.offline import Order, score_history
@@ -139,6 +141,42 @@ def test_only_readings_from_a_time_on_are_written_and_windows_are_full(
     for name, column in one.items():
         np.testing.assert_array_equal(other[name], column[later])
     assert not any(name.startswith("feature:") for name in other)
+
+
+def test_reasons_of_every_reading_are_those_of_its_features(pack: Pack, history: Path, tmp_path: Path) -> None:
+    out = tmp_path / "answers.parquet"
+    order = Order(str(history), out, want_features=True, reasons=2, reasons_always=True)
+    score_history(order, pack, 4, Progress(quiet=True))
+    table = read_table(out)
+    known = pack.class_named("press")
+    names = [feature.name for feature in features_of(known.spec)]
+    mine = table["asset_id"] == "a-9"  # its class answers
+    rows = np.stack([table[f"feature:{name}"][mine] for name in names], axis=1)
+    worth, _ = contributions(pack.forest, np.full(len(rows), known.heads[0], np.int32), rows)
+    scored = ~np.isnan(table["score:failure"][mine])
+    for found, own in zip(table["reasons:failure"][mine][scored], worth[scored], strict=True):
+        most = [f for f in np.argsort(-np.abs(own), kind="stable")[:2] if own[f]]
+        assert found == reasons_text((names[f], own[f]) for f in most)
+    assert scored.sum() > 100
+    hammers = table["asset_id"] == "b-1"
+    assert not table["reasons:anomaly"][hammers].astype(bool).any()
+    assert table["reasons:failure"][hammers].astype(bool).any()
+    assert all(text.startswith("last(") for text in table["reasons:anomaly"][mine] if text)
+
+
+def test_reasons_of_alarms_stand_where_they_were_raised(pack: Pack, history: Path, tmp_path: Path) -> None:
+    out = tmp_path / "answers.parquet"
+    score_history(Order(str(history), out, reasons=3), pack, 4, Progress(quiet=True))
+    table = read_table(out)
+    assert not any(name.startswith("feature:") for name in table)
+    told = 0
+    for output in ("failure", "anomaly"):
+        explained = table[f"reasons:{output}"] != ""
+        alarm = table[f"alarm:{output}"]
+        assert explained[alarm == 2].all()
+        assert np.isin(alarm[explained], (2, 3)).all()  # a revision shows a raised alarm as active
+        told += int(explained.sum())
+    assert 0 < told < len(table["time"]) / 2
 
 
 def test_a_class_the_pack_does_not_know_is_refused(pack: Pack, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,9 +22,11 @@ import numpy.typing as npt
 from wheeltapper.errors import NotFound
 from wheeltapper.live import Answers, LiveFleet
 from wheeltapper.pack import Pack
+from wheeltapper.reasons import Reasons
 from wheeltapper.spec import features_of
 from wheeltapper.windows import RowStatus
 from wheeltapper_command.progress import Progress
+from wheeltapper_command.reasons import reasons_text
 
 from wheeltapper_trainer.history import History, TableWriter
 from wheeltapper_trainer.inputs import statics_of
@@ -39,13 +42,18 @@ Table = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to score and how. Readings before `from_us` (µs since 1970 UTC) fill windows and are not written."""
+    """What to score and how. Readings before `from_us` (µs since 1970 UTC) fill windows and are not written.
+
+    reasons: at most so many for each output that raises an alarm, or of every reading where `reasons_always`.
+    """
 
     history: str
     out: Path
     from_us: int | None = None
     want_features: bool = False
     cpus: int = 1
+    reasons: int = 0
+    reasons_always: bool = False
 
 
 def score_history(order: Order, pack: Pack, release: int, progress: Progress) -> dict[str, Any]:
@@ -57,7 +65,7 @@ def score_history(order: Order, pack: Pack, release: int, progress: Progress) ->
     history = History.open(order.history)
     assets = history.assets()
     _check_classes(assets, pack)
-    shape = _shape_of(pack, assets, order.want_features)
+    shape = _shape_of(pack, assets, order)
     readings, statuses, written = 0, Counter[str](), 0
     progress.start("scoring", sum(part.rows for part in history.plan()), "readings")
     score = partial(_score_asset, order, pack, release, shape)
@@ -121,7 +129,9 @@ def _score_asset(
     events: Events,
 ) -> tuple[Table, int]:
     """The table of one asset, and how many readings it had."""
-    final = final_answers(pack, release, asset, sensors, readings, events, order.want_features)
+    final = final_answers(
+        pack, release, asset, sensors, readings, events, order.want_features, order.reasons, order.reasons_always
+    )
     table = shape.table(asset.asset_id, asset.asset_class, release, final)
     if order.from_us is not None:
         table = {column: cells[final.times >= order.from_us] for column, cells in table.items()}
@@ -136,6 +146,8 @@ def final_answers(
     readings: AssetReadings,
     events: Events,
     want_features: bool = False,
+    reasons: int = 0,
+    reasons_always: bool = False,
 ) -> FinalAnswers:
     """All readings of one asset in windows of its own, in blocks that end where an event comes in between.
 
@@ -150,6 +162,13 @@ def final_answers(
     event_codes = np.array(codes, np.int64)
     features = len(features_of(spec)) if want_features else 0
     final = FinalAnswers(readings.times, len(fleet.outputs(name)), features)
+    with_features = want_features or reasons > 0
+
+    def explain(answers: Answers | None) -> None:
+        if reasons and answers is not None:
+            which = np.ones(answers.values.shape, np.bool_) if reasons_always else None
+            final.explain(answers.times, fleet.reasons(name, answers, reasons, which), fleet.features(name))
+
     now_us = time.time_ns() // 1_000  # as a scorer has it: a reading from the future is refused here as well
     # An event at time t is known to the readings of time t and later.
     cuts = np.searchsorted(readings.times, events.times, "left")
@@ -159,13 +178,17 @@ def final_answers(
             block = slice(begin, cut)
             rows = np.full(cut - begin, row, np.int64)
             times = readings.times[block]
-            final.take(fleet.score(name, rows, times, values[block], now_us, want_features=want_features))
+            answers = fleet.score(name, rows, times, values[block], now_us, want_features=with_features)
+            final.take(answers)
+            explain(answers.revisions)
+            explain(answers)
             begin = cut
         due = np.flatnonzero((cuts == cut) & (event_codes >= 0))
         if len(due) and cut < len(readings.times):
             rows = np.full(len(due), row, np.int64)
-            done = fleet.take_events(name, rows, events.times[due], event_codes[due], now_us, want_features)
+            done = fleet.take_events(name, rows, events.times[due], event_codes[due], now_us, with_features)
             final.revise(done.revisions)
+            explain(done.revisions)
     return final
 
 
@@ -181,6 +204,7 @@ class FinalAnswers:
         self.levels = np.zeros((len(self.times), outputs), np.uint8)
         self.alarms = np.zeros((len(self.times), outputs), np.uint8)
         self.features = np.full((len(self.times), features), np.nan, np.float32)
+        self.reasons = np.full((len(self.times), outputs), "", np.object_)
         self._answered = np.zeros(len(self.times), np.bool_)
 
     def take(self, answers: Answers) -> None:
@@ -202,12 +226,20 @@ class FinalAnswers:
         self._put(revisions, np.arange(len(places)), places)
         np.add.at(self.revisions, places, 1)
 
+    def explain(self, times: npt.NDArray[np.int64], why: Reasons, features: Sequence[str]) -> None:
+        """Reasons of answers to the readings of `times`: the latest that a reading was given stand."""
+        places = np.searchsorted(self.times, times)
+        self.reasons[places[why.row]] = ""
+        cells = zip(*(column.tolist() for column in why), strict=True)
+        for (row, output), own in groupby(cells, key=lambda cell: cell[:2]):
+            self.reasons[places[row], output] = reasons_text((features[f], worth) for _, _, f, worth in own)
+
     def _put(self, answers: Answers, rows: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> None:
         at = places[rows]
         self._answered[at] = True
         for name in ("status", "health", "values", "levels", "alarms"):
             getattr(self, name)[at] = getattr(answers, name)[rows]
-        if answers.features is not None:
+        if answers.features is not None and self.features.shape[1]:
             self.features[at] = answers.features[rows]
 
 
@@ -217,6 +249,7 @@ class _Shape:
 
     outputs: dict[str, list[str]]
     features: dict[str, list[str]]
+    with_reasons: bool
 
     def table(self, asset_id: str, asset_class: str, release: int, final: FinalAnswers) -> Table:
         """The rows of one asset, with the columns of every class."""
@@ -235,6 +268,8 @@ class _Shape:
             at = outputs.index(output) if output in outputs else -1
             table[f"score:{output}"] = final.values[:, at] if at >= 0 else np.full(rows, np.nan, np.float32)
             table[f"alarm:{output}"] = final.alarms[:, at] if at >= 0 else np.zeros(rows, np.uint8)
+            if self.with_reasons:
+                table[f"reasons:{output}"] = final.reasons[:, at].astype(np.str_) if at >= 0 else np.full(rows, "")
         place = {feature: at for at, feature in enumerate(features)}
         blank = np.full(rows, np.nan, np.float32)
         for feature in _union(self.features):
@@ -242,10 +277,11 @@ class _Shape:
         return table
 
 
-def _shape_of(pack: Pack, assets: Sequence[Asset], want_features: bool) -> _Shape:
+def _shape_of(pack: Pack, assets: Sequence[Asset], order: Order) -> _Shape:
     classes = [pack.class_named(name) for name in sorted({asset.asset_class for asset in assets})]
-    features = {one.name: [f.name for f in features_of(one.spec)] if want_features else [] for one in classes}
-    return _Shape({one.name: [output.name for output in one.outputs] for one in classes}, features)
+    features = {one.name: [f.name for f in features_of(one.spec)] if order.want_features else [] for one in classes}
+    outputs = {one.name: [output.name for output in one.outputs] for one in classes}
+    return _Shape(outputs, features, with_reasons=order.reasons > 0)
 
 
 def _union(names: dict[str, list[str]]) -> list[str]:
