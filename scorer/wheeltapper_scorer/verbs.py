@@ -51,9 +51,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--silent-slots", type=int, default=5, help="slots without a reading until an asset is stale (default: 5)"
     )
-    parser.add_argument(
-        "--silent-seconds", type=float, default=60.0, help="and at least so many seconds (default: 60)"
-    )
+    parser.add_argument("--silent-seconds", type=float, default=60.0, help="and at least so many seconds (default: 60)")
     parser.add_argument("--assets-max", type=int, default=200_000, help="assets of this process (default: 200000)")
     parser.add_argument(
         "--state", type=Path, metavar="DIR", help="keep a journal here: durable acknowledgements, warm starts"
