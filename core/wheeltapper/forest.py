@@ -171,7 +171,7 @@ def check_heads(
             f"expected heads from -1 to {len(forest.head_parent) - 1}, found {heads.min()} to {heads.max()}"
         )
     _check_width(forest, heads, rows.shape[1])
-    return heads, rows
+    return _read_only(heads), _read_only(rows)  # one kind of array, so that kernels compile once
 
 
 def _check_width(forest: Forest, heads: NDArray[np.int32], features: int) -> None:

@@ -63,7 +63,7 @@ def explain(
     """
     if not 1 <= top <= TOP_MAX:
         raise ValueError(f"expected 1 to {TOP_MAX} reasons, found {top}")
-    at = np.argwhere(wanted)
+    at = np.ascontiguousarray(np.argwhere(wanted))  # whichever layout it came in: kernels compile once
     room = len(at) * min(top, features.shape[1])
     out = Reasons(np.empty(room, np.int64), np.empty(room, np.uint8), np.empty(room, np.int32), np.empty(room, "f4"))
     count = _explain(heads, work, answering, features, at, top, out) if room else 0
