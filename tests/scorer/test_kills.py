@@ -3,6 +3,7 @@ gateway in durable mode sends. Afterwards everything is as if nothing had happen
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import threading
 import time
@@ -101,14 +102,15 @@ def undisturbed(rows: list, heard: Heard) -> tuple[LiveFleet, dict[tuple[str, in
     return fleet, newest
 
 
-def check_as_if_nothing_had_happened(nursery: Nursery, rows: list, heard: Heard) -> None:
+def check_as_if_nothing_had_happened(nursery: Nursery, rows: list, heard: Heard, all_told: bool) -> None:
     """Every reading answered, with the scores of an undisturbed run; one more reading of each asset has the features,
     scores and alarms of that run, so windows and alarms came through bit by bit."""
     sent = [(asset, when) for asset, when, _ in rows]
     assert sorted(heard.blocks) == list(range(1, len(heard.blocks) + 1))
     assert {row for block in heard.blocks.values() for row in block} == set(sent)
     fleet, newest = undisturbed(rows, heard)
-    assert heard.newest == newest
+    if all_told:
+        assert heard.newest == newest
     last = max(when for _, when in sent) + MINUTE_US
     ids, times = list(ASSETS), [last] * len(ASSETS)
     cells = np.tile(np.float32([95.0, 50.0, 5.0]), (len(ASSETS), 1))
@@ -128,12 +130,15 @@ def check_as_if_nothing_had_happened(nursery: Nursery, rows: list, heard: Heard)
     assert found.status == expected.status.tobytes()
 
 
-def kill_scorers(nursery: Nursery, spool: Path, seed: int, kills: int) -> None:
+def kill_scorers(nursery: Nursery, spool: Path, seed: int, kills: int, in_flight: int) -> None:
+    """With one block in flight every answer is told at last; with more, a repeated row may be behind the lateness by
+    then: it was taken, and is answered TOO_LATE."""
     rng = random.Random(seed)
     rows, heard = rows_of(rng, minutes=30 * kills), Heard()
+    settings = dataclasses.replace(SETTINGS, in_flight_blocks_max=in_flight)
     assert nursery.begin()
     gateway = Gateway(nursery.address, name="plant", asset_class="press", sensors=SENSORS, assets=ASSETS,
-                      spool=spool, settings=SETTINGS, sink=heard.take)  # fmt: skip
+                      spool=spool, settings=settings, sink=heard.take)  # fmt: skip
     with gateway:
         feeder = threading.Thread(target=feed, args=(gateway, rows, 0.001), daemon=True)
         feeder.start()
@@ -149,15 +154,15 @@ def kill_scorers(nursery: Nursery, spool: Path, seed: int, kills: int) -> None:
         assert gateway.flush(60), gateway.failure
         counters = gateway.counters
     assert counters.reconnects > 0
-    check_as_if_nothing_had_happened(nursery, rows, heard)
+    check_as_if_nothing_had_happened(nursery, rows, heard, all_told=in_flight == 1)
 
 
 def test_a_few_kills_of_the_scorer(nursery: Nursery, tmp_path: Path) -> None:
-    kill_scorers(nursery, tmp_path / "spool", seed=1, kills=8)
+    kill_scorers(nursery, tmp_path / "spool", seed=1, kills=8, in_flight=1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("seed", range(10, 15))
 def test_two_hundred_kills_of_the_scorer(nursery: Nursery, tmp_path: Path, seed: int) -> None:
-    kill_scorers(nursery, tmp_path / "spool", seed, kills=40)
+    kill_scorers(nursery, tmp_path / "spool", seed, kills=40, in_flight=1 + 7 * (seed % 2))

@@ -1,0 +1,163 @@
+"""A durable gateway and a real scorer with a journal, and between them a line that fails in every way a line can."""
+
+from __future__ import annotations
+
+import random
+import time
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from presses import MINUTE_US, content
+from proxy import Proxy
+from serving import Running, promote, run_server
+from wheeltapper.features import KERNELS
+from wheeltapper.live import LiveFleet
+from wheeltapper.pack import Pack, write_pack
+from wheeltapper.registry import Registry
+from wheeltapper_gateway import Gateway, Settings
+from wheeltapper_gateway.link import Delivery
+from wheeltapper_gateway.settings import Clock
+from wheeltapper_gateway.spool import SpoolError
+from wheeltapper_proto import scoring_pb2 as pb
+
+T0 = 1_700_000_040 * 1_000_000
+SENSORS = ("force", "heat", "oil")
+PATIENCE = {"backoff_seconds": 0.02, "backoff_seconds_max": 0.1, "answer_timeout_seconds": 0.5, "durable": True}
+
+
+@pytest.fixture(scope="module")
+def scorer_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("line")
+    made = Registry(folder / "registry")
+    made.publish(write_pack(content(1)), who="a test", why="first")
+    promote(made, 1)
+    with run_server(made.path, "--state", str(folder / "state"), "--segment-bytes", "16384") as running:
+        yield running
+
+
+@pytest.fixture
+def line(scorer_process: Running) -> Iterator[Proxy]:
+    proxy = Proxy(scorer_process.address)
+    yield proxy
+    proxy.close()
+
+
+class Told:
+    """The newest scores of each reading, and how often each block was answered."""
+
+    def __init__(self) -> None:
+        self.newest: dict[tuple[str, int], bytes] = {}
+        self.blocks: list[list[tuple[str, int]]] = []
+        self.alarms: dict[str, set[int]] = {}
+
+    def take(self, delivery: Delivery) -> None:
+        scores, width = delivery.scores, len(delivery.columns.outputs)
+        rows = list(zip(delivery.assets, scores.times, strict=True))
+        if not delivery.revision:
+            self.blocks.append(rows)
+            for i, (asset, _) in enumerate(rows):
+                self.alarms.setdefault(asset, set()).update(scores.alarms[i * width : (i + 1) * width])
+        for i, row in enumerate(rows):
+            self.newest[row] = array("f", scores.values[i * width : (i + 1) * width]).tobytes()
+
+
+def expected(readings: dict[tuple[str, int], tuple[float, ...]], blocks: list[list[tuple[str, int]]]) -> dict:
+    """The newest scores of the same blocks without a line."""
+    fleet, newest = LiveFleet(Pack.from_bytes(write_pack(content(1)), KERNELS), 1), {}
+    names = sorted({asset for asset, _ in readings})
+    fleet.open_assets("press", names)
+    for block in blocks:
+        cells = np.array([readings[row] for row in block], np.float32)
+        rows = fleet.open_assets("press", [asset for asset, _ in block])
+        answers = fleet.score("press", rows, np.array([when for _, when in block]), cells, 2**62)
+        for part in (answers.revisions, answers):
+            for i in range(len(part.rows) if part else 0):
+                newest[names[int(part.rows[i])], int(part.times[i])] = part.values[i].tobytes()
+    return newest
+
+
+def test_cuts_delays_and_half_open_lines_lose_no_answer_and_no_revision(line: Proxy, tmp_path: Path) -> None:
+    rng, told = random.Random(4), Told()
+    readings = {
+        (asset, T0 + m * MINUTE_US): tuple(float(np.float32(rng.uniform(0, 100))) for _ in SENSORS)
+        for m in range(300)
+        for asset in ("cut-1", "cut-2")
+    }
+    order = sorted(readings, key=lambda row: row[1] + (rng.randrange(3) * MINUTE_US if rng.random() < 0.2 else 0))
+    # One block in flight: with more, a repeated row may be behind the lateness by then, and is answered TOO_LATE.
+    settings = Settings(batch_rows=4, in_flight_blocks_max=1, **PATIENCE)
+    with Gateway(line.address, name="cut", asset_class="press", sensors=SENSORS, assets=["cut-1", "cut-2"],
+                 spool=tmp_path / "s", settings=settings, sink=told.take) as gateway:  # fmt: skip
+        for i, row in enumerate(order):
+            gateway.send(*row, readings[row])
+            if i % 60 == 30:
+                line.delay_seconds = rng.choice((0.0, 0.002))
+                line.cut()
+            if i % 200 == 150:
+                line.swallowing = True
+                time.sleep(0.3)
+                line.swallowing = False
+                line.cut()
+        line.delay_seconds = 0.0
+        assert gateway.flush(60), gateway.failure
+        counters = gateway.counters
+    assert counters.answered_rows == len(order)
+    assert counters.reconnects >= 5
+    assert sorted(row for block in told.blocks for row in block) == sorted(order)
+    assert told.newest == expected(readings, told.blocks)
+    assert counters.revised_rows > 0
+
+
+class HandClock(Clock):
+    """Wall time by hand; waiting is real."""
+
+    def __init__(self) -> None:
+        self.now_us = T0
+
+    def time_us(self) -> int:
+        return self.now_us
+
+
+def test_an_outage_of_a_day(line: Proxy, tmp_path: Path) -> None:
+    """Backlog drains in order, live readings go first, and what is old raises no alarm."""
+    told, clock, hot = Told(), HandClock(), (99.0, 0.0, 0.0)
+    settings = Settings(batch_rows=256, in_flight_blocks_max=1, **PATIENCE)
+    line.refusing = True
+    line.cut()
+    with Gateway(line.address, name="day", asset_class="press", sensors=SENSORS, assets=["day-old", "day-live"],
+                 spool=tmp_path / "s", settings=settings, sink=told.take, clock=clock) as gateway:  # fmt: skip
+        old = gateway.numbers(["day-old"])
+        for minute in range(24 * 60):
+            clock.now_us = T0 + minute * MINUTE_US
+            gateway.send_columns(old, array("q", [clock.now_us]), array("f", hot))
+        clock.now_us += 2 * MINUTE_US
+        gateway.send("day-live", clock.now_us, hot)
+        line.refusing = False
+        assert gateway.flush(60), gateway.failure
+        assert gateway.counters.dropped_rows == 0
+    assert told.blocks[0] == [("day-live", clock.now_us)]
+    drained = [row for block in told.blocks[1:] for row in block]
+    assert drained == [("day-old", T0 + minute * MINUTE_US) for minute in range(24 * 60)]
+    assert told.alarms["day-old"] == {pb.ALARM_STATE_NONE}
+    assert pb.ALARM_STATE_RAISED in told.alarms["day-live"]  # the same reading, live
+
+
+def test_a_full_disk_is_said(line: Proxy, tmp_path: Path) -> None:
+    """`send` raises, what was kept before is delivered, and readings are taken again once there is space."""
+    with Gateway(line.address, name="full", asset_class="press", sensors=SENSORS, assets=["full"],
+                 spool=tmp_path / "s", settings=Settings(**PATIENCE)) as gateway:  # fmt: skip
+        gateway.send("full", T0, [1.0, 2.0, 3.0])
+        database = gateway._spool._database
+        pages = database.execute("PRAGMA page_count").fetchone()[0]
+        database.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(SpoolError, match="full"):
+            gateway.send_columns(
+                gateway.numbers(["full"] * 4000), array("q", range(T0, T0 + 4000)), array("f", [1.0] * 12_000)
+            )
+        database.execute("PRAGMA max_page_count = 1000000")
+        gateway.send("full", T0 + MINUTE_US, [1.0, 2.0, 3.0])
+        assert gateway.flush(20), gateway.failure
+        assert gateway.counters.answered_rows == 2
