@@ -1,0 +1,107 @@
+"""SIGTERM with many durable streams in full flow: last Acks, half-close, exit in time, and nothing of it lost."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+from serving import MINUTE_US, now_us, opening, run_server, wrap
+from serving import block as block_of
+from wheeltapper.registry import Registry
+from wheeltapper_proto import scoring_pb2 as pb
+from wheeltapper_proto import scoring_pb2_grpc
+
+EXIT_SECONDS_MAX = 20.0
+
+
+class Talker:
+    """A gateway that sends a block whenever the last is answered, until it is asked to go."""
+
+    def __init__(self, number: int, channel: grpc.aio.Channel) -> None:
+        self.name = f"gw-{number}"
+        self.sent = self.answered = self.acked = 0
+        self._channel = channel
+
+    def opening(self) -> pb.Open:
+        return opening(f"asset-{self.name}", gateway=self.name, ack=pb.ACK_LEVEL_DURABLE)
+
+    async def talk(self, begun: asyncio.Semaphore, start_us: int) -> None:
+        call = scoring_pb2_grpc.ScoringStub(self._channel).StreamScores()
+        await call.write(wrap(self.opening()))
+        draining = False
+        while (response := await call.read()) is not grpc.aio.EOF:
+            if response.HasField("ack"):
+                if not self.acked:
+                    begun.release()
+                self.acked = response.ack.sequence
+            if response.HasField("drain"):
+                draining = True
+                await call.done_writing()
+            if response.HasField("scores"):
+                self.answered = response.scores.sequence
+            if not draining and not response.HasField("ack"):
+                self.sent += 1
+                when = start_us + self.sent * MINUTE_US
+                await call.write(wrap(block_of(self.sent, [0], [when], (50, 1, 1))))
+        assert await call.code() is grpc.StatusCode.OK
+
+
+async def talk_until_drained(address: str, streams: int, stop) -> list[Talker]:
+    channels = [grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) for _ in range(10)]
+    talkers = [Talker(i, channels[i % 10]) for i in range(streams)]
+    begun, start_us = asyncio.Semaphore(0), now_us() - 100_000 * MINUTE_US
+    tasks = [asyncio.create_task(talker.talk(begun, start_us)) for talker in talkers]
+    for _ in range(streams):
+        await begun.acquire()
+    stop()
+    await asyncio.gather(*tasks)
+    for channel in channels:
+        await channel.close()
+    return talkers
+
+
+async def resume_points(address: str, talkers: list[Talker]) -> list[int]:
+    async with grpc.aio.insecure_channel(address) as channel:
+        points = []
+        for talker in talkers:
+            call = scoring_pb2_grpc.ScoringStub(channel).StreamScores()
+            await call.write(wrap(talker.opening()))
+            await call.done_writing()
+            points.append((await call.read()).opened.resume_sequence)
+        return points
+
+
+def drain(registry: Registry, state: Path, streams: int) -> float:
+    words = ("--state", str(state), "--streams-max", str(streams + 10))
+    with run_server(registry.path, *words) as server:
+        told = 0.0
+
+        def stop() -> None:
+            nonlocal told
+            told = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+
+        talkers = asyncio.run(talk_until_drained(server.address, streams, stop))
+        assert server.process.wait(EXIT_SECONDS_MAX) == 0
+        took = time.monotonic() - told
+        assert "cut off" not in server.events()
+        assert server.lines()[-1]["faults"] == 0, server.lines()[-1]
+    assert took < EXIT_SECONDS_MAX
+    assert all(talker.sent == talker.answered == talker.acked for talker in talkers)
+    with run_server(registry.path, *words) as server:
+        points = asyncio.run(resume_points(server.address, talkers))
+    assert points == [talker.acked for talker in talkers]
+    return took
+
+
+def test_fifty_streams_are_drained(registry: Registry, tmp_path: Path) -> None:
+    drain(registry, tmp_path / "state", 50)
+
+
+@pytest.mark.slow
+def test_a_thousand_streams_are_drained(registry: Registry, tmp_path: Path) -> None:
+    print(f"\n1,000 streams drained in {drain(registry, tmp_path / 'state', 1_000):.1f} s")
