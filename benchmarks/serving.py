@@ -1,0 +1,147 @@
+"""CPU time of a server for each reading that it answers, and its latency at half load: `make bench NAME=serving`.
+
+Everyone answers with the same XGBoost forest (100 trees of depth 6) for the same 16 values; see serve/work.py. Servers
+run on one core, clients on the other. In flight: so many conversations, each one message at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xgboost
+from wheeltapper.features import KERNELS
+from wheeltapper.live import LiveFleet
+from wheeltapper.pack import open_pack
+
+from benchmarks import harness
+from benchmarks.harness import Row, compared
+from benchmarks.serve import servers, work
+from benchmarks.serve.clients import Client, Json, Load, Stream, Unary
+from benchmarks.serve.servers import Server
+
+OURS = "wheeltapper"
+WINDOWED = "wheeltapper, 352 features"
+_TRANSPORTS: dict[str, tuple[str, type[Client] | None]] = {
+    "grpcio aio stream + Booster": ("grpc-aio", None),
+    "grpcio aio unary + Booster": ("grpc-aio", Unary),
+    "grpcio sync unary + Booster": ("grpc-sync", Unary),
+    "FastAPI + orjson + Booster": ("fastapi", Json),
+}
+_CASES = {"1 reading, 1 in flight": (1, 1), "1 reading, 8 in flight": (8, 1), "256 readings, 1 in flight": (1, 256)}
+_FAST, _SLOW = 1200, 300  # messages of a sample
+
+
+@dataclass
+class Side:
+    name: str
+    server: Server
+    loads: dict[str, Load]
+
+
+def measure(short: bool) -> list[Row]:
+    servers.pin_client()
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        plain = work.prepare(Path(folder), "plain", windowed=False)
+        windowed = work.prepare(Path(folder), "windowed", windowed=True)
+        started = {
+            OURS: stack.enter_context(servers.scorer(plain.pack)),
+            WINDOWED: stack.enter_context(servers.scorer(windowed.pack)),
+        }
+        kinds = {kind: stack.enter_context(servers.peer(kind, plain.model)) for kind, _ in _TRANSPORTS.values()}
+        started |= {name: kinds[kind] for name, (kind, _) in _TRANSPORTS.items()}
+        return asyncio.run(_compare(started, plain, windowed, short))
+
+
+async def _compare(started: dict[str, Server], plain: work.Work, windowed: work.Work, short: bool) -> list[Row]:
+    sides = [await _side(name, server) for name, server in started.items()]
+    expected = xgboost.Booster(model_file=plain.model).inplace_predict(work.values(256, 0))
+    for side in sides:
+        found = await side.loads["256 readings, 1 in flight"].answers(1)
+        if side.name != WINDOWED:
+            harness.require(bool(np.allclose(found, expected, atol=1e-6)), f"{side.name} answers what XGBoost says")
+        await _fill(side)
+    rows: list[Row] = []
+    for case, (_, size) in _CASES.items():
+        spent = await _cpu(sides, case, size, 2 if short else 5, 4 if short else 1)
+        ours = spent[OURS]
+        rows += [compared(case, "µs CPU/reading", ours, name, spent[name]) for name in _TRANSPORTS]
+        rows.append(compared(f"{case}, 352 features", "µs CPU/reading", spent[WINDOWED]))
+        if size == 256:
+            for name, one in ((OURS, plain), (WINDOWED, windowed)):
+                alone = [_kernels(one, 256, 20 if short else 100) for _ in range(3)]
+                rows.append(
+                    compared(f"{case}, of {name}", "µs CPU/reading", spent[name], "kernels alone, floor", alone)
+                )
+        if case != "1 reading, 1 in flight":
+            rows += await _latency(sides, case, {n: min(s) * size for n, s in spent.items()}, 0.5 if short else 2.0)
+    for side in sides:
+        for load in side.loads.values():
+            await load.close()
+    return rows
+
+
+async def _side(name: str, server: Server) -> Side:
+    client_type = _TRANSPORTS[name][1] if name in _TRANSPORTS else None
+    client = client_type() if client_type else Stream(wants_open=name not in _TRANSPORTS)
+    loads = {}
+    for case, (conversations, rows) in _CASES.items():
+        loads[case] = Load(client, server.address, conversations, rows, case.replace(" ", ""))
+        await loads[case].open()
+    return Side(name, server, loads)
+
+
+async def _fill(side: Side) -> None:
+    """Everyone is warm, and the windows are full."""
+    for case, (conversations, _) in _CASES.items():
+        await side.loads[case].saturate(conversations * (380 if side.name == WINDOWED else 20))
+
+
+async def _cpu(sides: list[Side], case: str, size: int, rounds: int, divide: int) -> dict[str, list[float]]:
+    """µs of CPU per reading, `rounds` samples for everyone in turn."""
+    spent: dict[str, list[float]] = {side.name: [] for side in sides}
+    for number in range(rounds):
+        for side in sides if number % 2 == 0 else reversed(sides):
+            count = (_FAST if side.name in (OURS, WINDOWED) or size > 1 else _SLOW) // (4 if size > 1 else 1) // divide
+            began = side.server.cpu_s()
+            await side.loads[case].saturate(count)
+            conversations = _CASES[case][0]
+            readings = max(1, count // conversations) * conversations * size
+            spent[side.name].append((side.server.cpu_s() - began) / readings * 1e6)
+    return spent
+
+
+async def _latency(sides: list[Side], case: str, message_us: dict[str, float], seconds: float) -> list[Row]:
+    """p50 and p99 at half of what one core can answer."""
+    found: dict[str, list[float]] = {}
+    for side in sides:
+        trips = await side.loads[case].paced(0.5e6 / message_us[side.name], seconds)
+        found[side.name] = [float(q) * 1e6 for q in np.quantile(trips, (0.5, 0.99))]
+    rows = []
+    for i, quantile in enumerate(("p50", "p99")):
+        for name in _TRANSPORTS:
+            rows.append(compared(f"{case}, {quantile} at half load", "µs", [found[OURS][i]], name, [found[name][i]]))
+    return rows
+
+
+def _kernels(one: work.Work, rows: int, blocks: int) -> float:
+    """µs of CPU per reading of the block path alone, in this process, windows full."""
+    fleet = LiveFleet(open_pack(one.pack, kernels=KERNELS), 1)
+    handles = fleet.open_assets("pump", [f"asset-{i}" for i in range(rows)])
+    values = work.values(rows, 0)
+
+    def play(first: int, count: int) -> None:
+        for second in range(first, first + count):
+            times = np.full(rows, work.FIRST_US + second * work.SECOND_US)
+            fleet.score("pump", handles, times, values, 2**60)
+
+    play(0, 400)
+    return harness.cpu_seconds(lambda: play(400, blocks)) / blocks / rows * 1e6
+
+
+if __name__ == "__main__":
+    harness.main("serving", __doc__ or "", measure)
