@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from wheeltapper.reasons import TOP_MAX
 from wheeltapper.spec import ClassSpec
 from wheeltapper_proto import scoring_pb2
 
@@ -24,6 +25,8 @@ class Speaker:
     sensors: tuple[str, ...]
     event_codes: tuple[str, ...]
     want_features: bool
+    reasons_top: int
+    reasons_always: bool
     durable: bool
 
 
@@ -36,6 +39,10 @@ def speaker(message: scoring_pb2.Open, known_classes: Sequence[str], settings: S
     check_class(message.asset_class, known_classes)
     for field, names in (("sensors", message.sensors), ("event_codes", message.event_codes)):
         _names(field, names, settings.names_max, Reason.OPEN_INVALID, settings)
+    if message.reasons_top > TOP_MAX:
+        raise CallError(
+            Reason.OPEN_INVALID, f"reasons_top: at most {TOP_MAX} reasons are given; found {message.reasons_top:,}"
+        )
     for code in message.event_codes:
         if not all(code.partition(":")):
             raise CallError(Reason.OPEN_INVALID, f'event_codes: expected "kind:code"; found {code!r}')
@@ -46,6 +53,8 @@ def speaker(message: scoring_pb2.Open, known_classes: Sequence[str], settings: S
         tuple(message.sensors),
         tuple(message.event_codes),
         message.want_features,
+        message.reasons_top,
+        message.reasons_always,
         durable,
     )
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from wheeltapper.errors import Refused
 from wheeltapper.live import Answers, LiveFleet
+from wheeltapper.reasons import Reasons
 from wheeltapper_proto import scoring_pb2
 
 from wheeltapper_scorer import opening
@@ -23,6 +24,7 @@ from wheeltapper_scorer.switch import Switch
 from wheeltapper_scorer.wire import Events, Readings, Scores
 
 _UNKNOWN = -1  # the fleet's row of a handle that this stream has not
+_EXPLAINED_ROWS_MAX = 256  # of a block of which every row is explained, which costs more than scoring it
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class Session:
             values,
             now_us,
             historical=block.historical,
-            want_features=told.want_features,
+            want_features=self._needs_features,
             repeated=self._points.taken(told.gateway, told.epoch, block.sequence),
         )
         silence(answers, self._off_of(handles))
@@ -122,7 +124,7 @@ class Session:
             times[chosen],
             self._codes[block.codes[chosen]],
             now_us,
-            want_features=told.want_features,
+            want_features=self._needs_features,
             repeated=self._points.taken(told.gateway, told.epoch, block.sequence),
         )
         answer.status[chosen] = taken.status
@@ -159,8 +161,13 @@ class Session:
         self._columns = opening.sensor_columns(spec, told.sensors)
         self._codes = np.array([self._fleet.event_code(told.asset_class, c) for c in told.event_codes], dtype=np.int64)
         self._outputs = self._fleet.outputs(told.asset_class)
-        self._features = self._fleet.features(told.asset_class) if told.want_features else []
-        self._rows_max = rows_max(len(told.sensors), len(self._outputs), len(self._features), self._settings)
+        self._needs_features = told.want_features or told.reasons_top > 0
+        self._features = self._fleet.features(told.asset_class) if self._needs_features else []
+        features = len(self._features) if told.want_features else 0
+        reasons = told.reasons_top * len(self._outputs)
+        self._rows_max = rows_max(len(told.sensors), len(self._outputs), features, reasons, self._settings)
+        if reasons and told.reasons_always:
+            self._rows_max = min(self._rows_max, _EXPLAINED_ROWS_MAX)
 
     def _reopened(self) -> scoring_pb2.Opened | None:
         """Bind again where a new release serves; what the gateway must hear of it, if its columns are other ones."""
@@ -245,8 +252,16 @@ class Session:
             answers.levels,
             answers.alarms,
             answers.health,
-            answers.features,
+            answers.features if self._told().want_features else None,
+            self._reasons(answers),
         )
+
+    def _reasons(self, answers: Answers) -> Reasons | None:
+        told = self._told()
+        if not told.reasons_top:
+            return None
+        which = np.ones(answers.values.shape, dtype=np.bool_) if told.reasons_always else None
+        return self._fleet.reasons(told.asset_class, answers, told.reasons_top, which)
 
     def _blank(self, sequence: int, handles: NDArray[np.uint32], times: NDArray[np.int64], status: int) -> Scores:
         """The answer of rows that have no scores."""
@@ -276,9 +291,9 @@ def silence(answers: Answers, off: NDArray[np.bool_]) -> None:
         answers.alarms[off] = 0
 
 
-def rows_max(sensors: int, outputs: int, features: int, settings: Settings) -> int:
+def rows_max(sensors: int, outputs: int, features: int, reasons: int, settings: Settings) -> int:
     """The most rows with which neither a block nor its answer passes the message limit; a tenth of it is left over."""
-    row_bytes = max(4 + 8 + 4 * sensors, 4 + 8 + 1 + 1 + 6 * outputs + 4 * features)
+    row_bytes = max(4 + 8 + 4 * sensors, 4 + 8 + 1 + 1 + 6 * outputs + 4 * features + 16 * reasons)
     return max(1, min(settings.rows_max, settings.message_bytes_max * 9 // 10 // row_bytes))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 from numpy.typing import NDArray
+from wheeltapper.reasons import Reasons
 from wheeltapper_proto import scoring_pb2
 
 from wheeltapper_scorer.faults import CallError, Reason
@@ -43,7 +44,7 @@ class Events:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """One answered block: n rows, o outputs, and f features where they were asked for."""
+    """One answered block: n rows, o outputs, and f features and reasons where they were asked for."""
 
     sequence: int
     release: int
@@ -55,6 +56,7 @@ class Scores:
     alarms: NDArray[np.uint8]  # n × o, AlarmState
     health: NDArray[np.uint8]  # n, Health bits
     features: NDArray[np.float32] | None = None  # n × f
+    reasons: Reasons | None = None  # row: position in the block
 
     def cut(self, begin: int, end: int) -> Scores:
         """Rows [begin, end)."""
@@ -70,7 +72,22 @@ def joined(blocks: Sequence[Scores], rows: slice = slice(None)) -> Scores:
     for name in _COLUMNS:
         parts = [getattr(block, name) for block in blocks]
         columns[name] = None if parts[0] is None else np.concatenate([part[rows] for part in parts])
-    return replace(blocks[0], **columns)  # type: ignore[arg-type]
+    return replace(blocks[0], **columns, reasons=_joined_reasons(blocks, rows))  # type: ignore[arg-type]
+
+
+def _joined_reasons(blocks: Sequence[Scores], rows: slice) -> Reasons | None:
+    """Those of the kept rows, which are counted anew."""
+    parts: list[Reasons] = []
+    shift = 0
+    for block in blocks:
+        if block.reasons is None:
+            return None
+        begin, end, _ = rows.indices(len(block.handles))
+        kept = (block.reasons.row >= begin) & (block.reasons.row < end)
+        part = Reasons._make(column[kept] for column in block.reasons)
+        parts.append(part._replace(row=part.row - begin + shift))
+        shift += end - begin
+    return Reasons._make(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +192,19 @@ def _score_block(scores: Scores) -> Any:
         alarms=_column(scores.alarms, "u1"),
         health=_column(scores.health, "u1"),
         features=b"" if scores.features is None else _column(scores.features, "<f4"),
+        **_reason_columns(scores.reasons),
     )
+
+
+def _reason_columns(reasons: Reasons | None) -> dict[str, bytes]:
+    if reasons is None:
+        return {}
+    return {
+        "reason_rows": _column(reasons.row, "<u4"),
+        "reason_outputs": _column(reasons.output, "<u4"),
+        "reason_features": _column(reasons.feature, "<u4"),
+        "reason_values": _column(reasons.contribution, "<f4"),
+    }
 
 
 def _column(values: NDArray[Any], wire_type: str) -> bytes:

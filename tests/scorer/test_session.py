@@ -75,6 +75,7 @@ def test_open_says_what_will_come(fleet):
         (opening("a", ""), Reason.OPEN_INVALID, "asset_ids"),
         (opening("a", event_codes=["error"]), Reason.OPEN_INVALID, "expected \"kind:code\"; found 'error'"),
         (opening("a", ack=pb.ACK_LEVEL_DURABLE), Reason.JOURNAL_OFF, "keeps none; ask for SCORED"),
+        (opening("a", reasons_top=65), Reason.OPEN_INVALID, "reasons_top: at most 64 reasons are given; found 65"),
         (opening("a", attributes=["age"]), Reason.OPEN_INVALID, "expected 1 assets × 1 attributes, found 0"),
         (opening("a", attributes=["hue"], attribute_values=[1]), Reason.UNKNOWN_ATTRIBUTE, "found 'hue'"),
         (opening("a", attributes=["age", "age"], attribute_values=[1, 2]), Reason.DUPLICATE_NAME, "attributes: 'age'"),
@@ -170,6 +171,46 @@ def test_the_first_handle_that_is_none_is_unknown(fleet):
     scores = session.score(readings(1, [1, 2, 2**32 - 1], [0, 0, 0], rows_of(3)), LATER).scores
     assert status(scores) == ["OK", "UNKNOWN_HANDLE", "UNKNOWN_HANDLE"]
     assert scores.handles.tolist() == [1, 2, 2**32 - 1]
+
+
+def test_reasons_of_raised_alarms_are_those_of_the_fleet(fleet, packs):
+    session = session_of(fleet)
+    opened = session.open(opening("x", "a-1", reasons_top=3))
+    assert list(opened.features) == fleet.features("press")
+    assert opened.rows_max == SETTINGS.rows_max
+    values, minutes = rows_of(40), np.repeat(range(20), 2)
+    scores = session.score(readings(7, [1, 0] * 20, minutes, values), LATER).scores
+    assert scores.features is None  # of them only the names were asked for
+    raised = {tuple(at) for at in np.argwhere(scores.alarms == pb.ALARM_STATE_RAISED).tolist()}
+    assert raised
+    assert set(zip(scores.reasons.row.tolist(), scores.reasons.output.tolist(), strict=True)) == raised
+    alone = LiveFleet(Pack.from_bytes(packs["first"], KERNELS), 1)
+    rows = alone.open_assets("press", ["a-1", "x"])[[0, 1] * 20]
+    expected = alone.score("press", rows, T0 + MINUTE_US * minutes, values, LATER, want_features=True)
+    for got, wanted in zip(scores.reasons, alone.reasons("press", expected, 3), strict=True):
+        assert got.tolist() == wanted.tolist()
+
+
+def test_every_row_is_explained_on_request_revisions_too(fleet):
+    session = session_of(fleet, dataclasses.replace(SETTINGS, rows_max=2_000))
+    opened = session.open(opening("x", reasons_top=2, reasons_always=True, want_features=True))
+    assert opened.rows_max == 256  # explaining costs more than scoring
+    values = rows_of(3)
+    first = session.score(readings(1, [0, 0], [0, 2], values[:2]), LATER).scores
+    assert set(first.reasons.row.tolist()) == {0, 1}
+    assert set(first.reasons.output.tolist()) == {0, 1}
+    late = session.score(readings(2, [0], [1], values[2]), LATER)
+    [revised] = late.revisions
+    assert set(revised.reasons.row.tolist()) == set(late.scores.reasons.row.tolist()) == {0}
+    assert revised.features.shape == late.scores.features.shape
+    unknown = session.score(readings(3, [9], [3], values[0]), LATER).scores
+    assert len(unknown.reasons.row) == 0
+
+
+def test_no_reasons_unless_asked_for(fleet):
+    session = session_of(fleet)
+    assert list(session.open(opening("x", reasons_always=True)).features) == []
+    assert session.score(readings(1, [0], [0], rows_of(1)), LATER).scores.reasons is None
 
 
 def test_backlog_is_scored_and_raises_no_alarm(fleet):
@@ -290,13 +331,17 @@ def test_a_swap_between_blocks_shows_in_release_and_columns(fleet, packs):
 
 
 def test_rows_max_keeps_messages_below_their_limit():
-    for sensors, outputs, features in ((3, 2, 0), (600, 2, 0), (3, 2, 3_000), (0, 0, 0), (10**6, 1, 0)):
-        rows = rows_max(sensors, outputs, features, SETTINGS)
+    shapes = ((3, 2, 0, 0), (600, 2, 0, 0), (3, 2, 3_000, 0), (0, 0, 0, 0), (10**6, 1, 0, 0), (3, 20, 0, 1_280))
+    for sensors, outputs, features, reasons in shapes:
+        rows = rows_max(sensors, outputs, features, reasons, SETTINGS)
         assert 1 <= rows <= SETTINGS.rows_max
         block = pb.ReadingBlock(sequence=2**63, handles=[1] * rows, times=[1] * rows)
         scores = pb.ScoreBlock(sequence=1, release=2**63, handles=[1] * rows, times=[1] * rows, status=bytes(rows))
         assert rows == 1 or block.ByteSize() + 4 * sensors * rows < SETTINGS.message_bytes_max
-        assert rows == 1 or scores.ByteSize() + rows * (1 + 6 * outputs + 4 * features) < SETTINGS.message_bytes_max
+        assert (
+            rows == 1
+            or scores.ByteSize() + rows * (1 + 6 * outputs + 4 * features + 16 * reasons) < SETTINGS.message_bytes_max
+        )
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 30)), max_size=60), st.integers(0, 2))

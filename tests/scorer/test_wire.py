@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wheeltapper.reasons import Reasons
 from wheeltapper_proto import scoring_pb2 as pb
 from wheeltapper_scorer import wire
 from wheeltapper_scorer.faults import CallError, Reason
@@ -131,7 +132,18 @@ def scores(draw) -> wire.Scores:
         column("u4", uint32s, n), column("i8", int64s, n), column("u1", byte, n), column("f4", floats, n, outputs),
         column("u1", byte, n, outputs), column("u1", byte, n, outputs), column("u1", byte, n),
         None if features is None else column("f4", floats, n, features),
+        draw(st.none() | reasons(n)),
     )  # fmt: skip
+
+
+@st.composite
+def reasons(draw, rows: int) -> Reasons:
+    """Up to six of them, in the order of rows."""
+    count = draw(st.integers(0, 6 if rows else 0))
+    cells = [draw(st.tuples(st.integers(0, rows - 1), st.integers(0, 9), st.integers(0, 99))) for _ in range(count)]
+    row, output, feature = np.array(sorted(cells), np.int64).reshape(-1, 3).T
+    values = np.array(draw(st.lists(floats, min_size=count, max_size=count)), "f4")
+    return Reasons(row, output.astype(np.uint8), feature.astype(np.int32), values)
 
 
 def typed(block: wire.Scores) -> pb.ScoreBlock:
@@ -140,6 +152,10 @@ def typed(block: wire.Scores) -> pb.ScoreBlock:
         status=block.status.tobytes(), values=block.values.ravel().tolist(), levels=block.levels.tobytes(),
         alarms=block.alarms.tobytes(), health=block.health.tobytes(),
         features=[] if block.features is None else block.features.ravel().tolist(),
+        **dict(zip(
+            ("reason_rows", "reason_outputs", "reason_features", "reason_values"),
+            [column.tolist() for column in block.reasons or ()], strict=block.reasons is not None,
+        )),
     )  # fmt: skip
 
 

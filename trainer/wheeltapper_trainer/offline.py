@@ -164,11 +164,6 @@ def final_answers(
     final = FinalAnswers(readings.times, len(fleet.outputs(name)), features)
     with_features = want_features or reasons > 0
 
-    def explain(answers: Answers | None) -> None:
-        if reasons and answers is not None:
-            which = np.ones(answers.values.shape, np.bool_) if reasons_always else None
-            final.explain(answers.times, fleet.reasons(name, answers, reasons, which), fleet.features(name))
-
     now_us = time.time_ns() // 1_000  # as a scorer has it: a reading from the future is refused here as well
     # An event at time t is known to the readings of time t and later.
     cuts = np.searchsorted(readings.times, events.times, "left")
@@ -180,15 +175,15 @@ def final_answers(
             times = readings.times[block]
             answers = fleet.score(name, rows, times, values[block], now_us, want_features=with_features)
             final.take(answers)
-            explain(answers.revisions)
-            explain(answers)
+            if reasons:  # not of revisions: in order of time they only say that a slot was taken by a later reading
+                which = np.ones(answers.values.shape, np.bool_) if reasons_always else None
+                final.explain(answers.times, fleet.reasons(name, answers, reasons, which), fleet.features(name))
             begin = cut
         due = np.flatnonzero((cuts == cut) & (event_codes >= 0))
         if len(due) and cut < len(readings.times):
             rows = np.full(len(due), row, np.int64)
             done = fleet.take_events(name, rows, events.times[due], event_codes[due], now_us, with_features)
             final.revise(done.revisions)
-            explain(done.revisions)
     return final
 
 
