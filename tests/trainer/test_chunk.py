@@ -11,7 +11,7 @@ from wheeltapper.pack import Pack, write_pack
 from wheeltapper.spec import LEVELS
 from wheeltapper_trainer import own
 from wheeltapper_trainer.assemble import assemble, sketch_of
-from wheeltapper_trainer.chunk import fit_class, load_samples, sample_chunk, train_chunk
+from wheeltapper_trainer.chunk import _worth, fit_class, load_samples, sample_chunk, train_chunk
 from wheeltapper_trainer.evaluation import evaluate, flat_metrics
 from wheeltapper_trainer.history import History
 from wheeltapper_trainer.inputs import Reader, asset_rows
@@ -156,6 +156,13 @@ def test_samples_keep_every_row_before_a_failure_and_weigh_the_rest(history, tmp
     assert done.rows_kept == 100 + min(200, urgent.sum())
     assert sample["weight"].sum() == pytest.approx(usable.sum())
     assert (sample["labels"][:, 1] == 1).sum() == min(200, urgent.sum())
+
+
+def test_lives_at_the_cap_count_half():
+    rul, failure = slots_of(fleet().classes[0])[:2]
+    label = np.array([3, 119.9, 120, np.nan], np.float32)
+    assert _worth(rul, label).tolist() == [1, 1, 0.5, 1]
+    assert _worth(failure, np.array([0, 1, 120], np.float32)).tolist() == [1, 1, 1]
 
 
 def test_own_heads_catch_what_sets_a_machine_apart(trained):

@@ -93,6 +93,39 @@ def test_a_residual_is_in_spreads_of_healthy_validation():
     assert residual.std() == pytest.approx(1, abs=0.15)
 
 
+def test_an_own_spread_leans_towards_its_class_and_hears_a_heavy_tail():
+    random = np.random.default_rng(8)
+    label = random.normal(100, 4, 1_500)
+    parent = fit_class_head(SPEC, VIBRATION, rows(800, 1, label[:800]), rows(400, 2, label[800:1_200]), 7, refit=False)
+    quiet = rows(400, 3, random.normal(90, 0.5, 400))
+    own = fit_own_head(SPEC, VIBRATION, parent, quiet, rows(300, 4, random.normal(90, 0.5, 300)), (0, 0), 7)
+    of_class, of_own = 1 / parent.a, 1 / own.a
+    assert 0.35 * of_class < of_own < 0.6 * of_class  # sqrt(2 of 12 stretches) of it, and a little of its own
+    tailed = random.normal(90, 0.5, 300)
+    tailed[::50] += 12.0
+    heard = fit_own_head(SPEC, VIBRATION, parent, quiet, rows(300, 4, tailed), (0, 0), 7)
+    assert 1 / heard.a > 1.5 * of_own
+    known = parent.final.margins(quiet.features)
+    judged = rows(300, 4, tailed)
+    start = (known, parent.final.margins(judged.features))
+    again = fit_own_head(SPEC, VIBRATION, parent, quiet, judged, (0, 0), 7, start)
+    np.testing.assert_array_equal(again.final.added_trees().nodes, heard.final.added_trees().nodes)
+    assert (again.a, again.b) == (heard.a, heard.b)
+
+
+def test_the_interval_of_a_life_rests_on_machines_left_out(tmp_path):
+    life = np.random.default_rng(9).uniform(0, 120, 900).astype(np.float32)
+    train, valid = rows(600, 1, life[:600]), rows(300, 2, life[600:])
+    folds = [np.arange(600) % 3 == fold for fold in range(3)]
+    head = fit_class_head(SPEC, RUL, train, valid, 7, refit=True, folds=folds)
+    alone = fit_class_head(SPEC, RUL, train, valid, 7, refit=True)
+    assert len(head.interval) > len(alone.interval) > 0
+    seen = np.array(head.interval)
+    assert (seen[:, 2] - seen[:, 1]).mean() > 80  # nothing can be learnt from noise, and an unseen machine shows it
+    save_head(tmp_path / "head.npz", head)
+    assert load_head(tmp_path / "head.npz").interval == head.interval
+
+
 @pytest.mark.parametrize("count", [300, 20_000], ids=["logistic", "isotonic"])
 def test_calibrated_probabilities_mean_what_they_say(count):
     random = np.random.default_rng(4)

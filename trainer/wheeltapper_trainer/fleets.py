@@ -99,7 +99,8 @@ def _turbofan(sensors: tuple[Sensor, ...], regime: RegimeSpec | None) -> ClassSp
         name="turbofan",
         sensors=sensors,
         cadence_us=0,
-        windows=(15, 30, 60, 400),  # the longest is a whole life: what this engine was like when new
+        # The longest is a whole life: what this engine was like when new. Many conditions need longer looks.
+        windows=(15, 30, 60, 400) if regime is None else (30, 60, 100, 400),
         statistics=("slope", "ewma"),
         lateness=3,
         skew_us=5 * MINUTE,
@@ -159,8 +160,12 @@ def _skab(name: str) -> FleetSpec:
 
 
 def _nab(name: str) -> FleetSpec:
-    """One sensor has no others to be predicted from, so the import adds the hour and the weekend as columns."""
-    return FleetSpec(name, (_anomaly_class("machine", NAB_SENSORS, ("value",), 5 * MINUTE, (12, 72, 288)),))
+    """One sensor has no others to be predicted from, so the import adds the hour and the weekend as columns.
+
+    The customary split: the first 15 % of a series teach.
+    """
+    spec = _anomaly_class("machine", NAB_SENSORS, ("value",), 5 * MINUTE, (12, 72, 288))
+    return FleetSpec(name, (spec,), split=SplitSpec(test_share=0.85))
 
 
 def _smd(name: str) -> FleetSpec:
