@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +25,7 @@ from wheeltapper.errors import CommandError, UsageError
 
 _STORE_BYTES = 128 * 2**20  # summaries only; Ray's default is a third of the machine
 _POLL_S = 0.2  # how often deadlines are looked at
+_WORKER_START_S_MAX = 180.0  # a new worker's start and imports, on a machine that is busy
 _COUNT_S = 5.0  # how often the cores of a cluster of several machines are counted again: machines come and go
 _STOP_S_MAX = 60.0
 
@@ -118,7 +121,8 @@ class Cluster:
     ) -> Iterator[Done | Failed]:
         """Run `function(*task.arguments)` for every task, in the order given, and yield each as it ends.
 
-        As many tasks are in flight as there are CPUs, so a deadline counts a task's own time.
+        As many tasks are in flight as there are CPUs. A deadline counts from when the task began, not from when its
+        worker did: otherwise one that hangs costs its successors, whose worker has yet to start, their time.
         """
         import ray  # noqa: PLC0415  read only once its environment is set
 
@@ -127,22 +131,25 @@ class Cluster:
         options: dict[str, Any] = {"max_retries": 0, "num_cpus": 1}
         if self._address:
             options["runtime_env"] = {"env_vars": _WORKER_ENVIRONMENT}
-        remote = ray.remote(**options)(function)
-        counted = time.monotonic()
+        remote = ray.remote(**options)(_announced(function)).options(name=function.__name__)
+        counted, sent = time.monotonic(), 0
         waiting = deque((task, 1) for task in tasks)
-        flying: dict[Any, tuple[Task, int, float]] = {}
+        flying: dict[Any, tuple[Task, int, _Flight]] = {}
+        marks = tempfile.TemporaryDirectory(prefix="wheeltapper-tasks-")
         try:
             while waiting or flying:
                 if self._address and time.monotonic() > counted + _COUNT_S:
                     slots, counted = _cores(ray), time.monotonic()
                 while waiting and len(flying) < slots:
                     task, attempt = waiting.popleft()
-                    deadline = time.monotonic() + limits.task_seconds_max
-                    flying[remote.remote(*task.arguments)] = (task, attempt, deadline)
+                    sent += 1
+                    flight = _Flight(Path(marks.name, str(sent)), time.monotonic())
+                    flying[remote.remote(str(flight.mark), *task.arguments)] = (task, attempt, flight)
                 ended, _ = ray.wait(list(flying), num_returns=1, timeout=_POLL_S)
-                late = [ref for ref, (_, _, deadline) in flying.items() if time.monotonic() > deadline]
+                late = [ref for ref, (_, _, flight) in flying.items() if flight.late(limits.task_seconds_max)]
                 for ref in dict.fromkeys([*ended, *late]):
-                    task, attempt, _ = flying.pop(ref)
+                    task, attempt, flight = flying.pop(ref)
+                    flight.mark.unlink(missing_ok=True)
                     if ref in ended:
                         reason, result = _outcome(ray, ref)
                     else:
@@ -159,6 +166,7 @@ class Cluster:
         finally:
             for ref in flying:
                 ray.cancel(ref, force=True)
+            marks.cleanup()
 
     def _live(self) -> None:
         """The life of Ray: start, wait for the stop, shut down."""
@@ -185,6 +193,34 @@ class Cluster:
         self._stop.wait()
         if self._error is None:
             ray.shutdown()
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A task on its way: its worker touches `mark` when it begins (one on another machine cannot); `sent` monotonic."""
+
+    mark: Path
+    sent: float
+
+    def late(self, seconds_max: float) -> bool:
+        gone = time.monotonic() - self.sent
+        if gone <= seconds_max:
+            return False
+        try:
+            return time.time() - self.mark.stat().st_mtime > seconds_max
+        except OSError:  # not begun, or begun where this folder is not
+            return gone > seconds_max + _WORKER_START_S_MAX
+
+
+def _announced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` behind one more argument, the mark that it begins with."""
+
+    def announced(mark: str, *arguments: Any) -> Any:
+        with contextlib.suppress(OSError):  # the folder of marks is on the driver's machine
+            Path(mark).touch()
+        return function(*arguments)
+
+    return announced
 
 
 def _outcome(ray: Any, ref: Any) -> tuple[str, Any]:
