@@ -1,5 +1,6 @@
 """The stages on a small fleet: nothing from the future or the chunking, and a broken asset costs only itself."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,11 +9,12 @@ from trainer.pumps import BUDGET, HOUR, START, fleet, write_history
 from wheeltapper.forest import margins
 from wheeltapper.outputs import Why
 from wheeltapper.pack import Pack, write_pack
-from wheeltapper.spec import LEVELS
+from wheeltapper.spec import LEVELS, SplitSpec
 from wheeltapper_trainer import own
 from wheeltapper_trainer.assemble import assemble, sketch_of
 from wheeltapper_trainer.chunk import _worth, fit_class, load_samples, sample_chunk, train_chunk
 from wheeltapper_trainer.evaluation import evaluate, flat_metrics
+from wheeltapper_trainer.heads import load_head
 from wheeltapper_trainer.history import History
 from wheeltapper_trainer.inputs import Reader, asset_rows
 from wheeltapper_trainer.job import (
@@ -28,6 +30,7 @@ from wheeltapper_trainer.job import (
 )
 from wheeltapper_trainer.records import AssetReadings, Events
 from wheeltapper_trainer.regimes import learn_regimes, load_regimes
+from wheeltapper_trainer.scores import load_scores
 from wheeltapper_trainer.split import resolve_split
 from wheeltapper_trainer.thresholds import choose_thresholds
 
@@ -156,6 +159,23 @@ def test_samples_keep_every_row_before_a_failure_and_weigh_the_rest(history, tmp
     assert done.rows_kept == 100 + min(200, urgent.sum())
     assert sample["weight"].sum() == pytest.approx(usable.sum())
     assert (sample["labels"][:, 1] == 1).sum() == min(200, urgent.sum())
+
+
+def test_whole_machines_held_out_are_scored_by_who_has_not_seen_them(history, tmp_path):
+    spec = dataclasses.replace(fleet(), split=SplitSpec(by="asset", test_share=0.25))
+    job = job_of(history, tmp_path / "run", spec)
+    chunks, _ = run(job, [8])
+    head = load_head(job.class_path("pump", 0))
+    scores = load_scores(job, "pump", chunks)
+    for part, model in ((job.splits[0].valid_assets, head.judge), (job.splits[0].test_assets, head.final)):
+        asset = scores.asset_ids.tolist().index(part[0])
+        answered = scores.values[scores.begin[asset] : scores.begin[asset + 1], 0]
+        said = np.clip(model.margins(Reader(job, "pump").rows(part[0]).features), 0, 120)
+        np.testing.assert_array_equal(answered, said)
+    assert head.judge is not head.final
+    assert head.interval
+    metrics = Pack.from_bytes(pack_of(job, chunks)).classes[0].outputs[0].metrics
+    assert metrics["interval"] == head.interval
 
 
 def test_lives_at_the_cap_count_half():
