@@ -1,7 +1,7 @@
 """What durability costs on the hot path, and how soon a killed scorer is warm: `make bench NAME=protection`.
 
 The scorer's usual day (16 sensors, 352 features, 100 trees) in blocks of 256 readings, three ways: no journal; a
-journal and `ack=scored`; a journal and `ack=durable`, where the next block of a conversation waits for the Ack of the last.
+journal and `ack=scored`; a journal and `ack=durable`, where a conversation goes on when its block is acknowledged.
 """
 
 from __future__ import annotations
