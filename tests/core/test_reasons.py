@@ -152,6 +152,8 @@ def test_features_and_reasons_have_words():
             assert feature.source.replace("_", " ") in words
             assert "(" not in words
     assert feature_in_words("slope(oil_pressure, 24h)", "oil_pressure", "slope") == "slope of oil pressure over 24h"
+    since = "hours since(maintenance:seal)", "maintenance:seal", "since"
+    assert feature_in_words(*since) == "hours since maintenance:seal"
     reason = "slope(oil, 24h)", "oil", "slope"
     assert reason_in_words(*reason, 0.4) == "slope of oil over 24h pushes it up"
     assert reason_in_words(*reason, -0.4) == "slope of oil over 24h pushes it down"

@@ -15,13 +15,14 @@ from presses import MINUTE_US, content
 from serving import Running, promote, run_server
 from wheeltapper.features import KERNELS
 from wheeltapper.live import LiveFleet
-from wheeltapper.pack import Pack, write_pack
+from wheeltapper.pack import Pack, open_pack, write_pack
 from wheeltapper.registry import Registry
 from wheeltapper_command.errors import Refused
 from wheeltapper_command.progress import Progress
 from wheeltapper_gateway import Gateway, Settings
 from wheeltapper_gateway.disorder import Disorder
 from wheeltapper_gateway.replay import Plan, open_history, replay
+from wheeltapper_trainer.offline import Order, score_history
 
 T0 = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
 SENSORS = ("heat", "force", "oil")  # not the order of the class
@@ -114,6 +115,22 @@ def test_streamed_equals_offline_bit_for_bit(
             column = np.array(report.table[name], np.float32)
             assert column.tobytes() == np.ascontiguousarray(expected[:, i]).tobytes(), name
     assert report.revisions > 0 or not disorder
+
+
+def test_streamed_reasons_are_those_of_scoring_offline(
+    scorer_process: Running, registry: Registry, tmp_path: Path
+) -> None:
+    folder = str(write_history(tmp_path / "h", "why ", readings(5)))
+    plan = Plan(scorer_process.address, batch_rows=7, reasons=2, reasons_always=True)
+    report = replay(open_history(folder), plan, Progress(quiet=True))
+    order = Order(folder, tmp_path / "offline.parquet", reasons=2, reasons_always=True)
+    score_history(order, open_pack(registry.resolve("production").pack_path), 1, Progress(quiet=True))
+    expected = pq.read_table(order.out)
+    for output in ("failure", "anomaly"):
+        told = report.table[f"reasons:{output}"]
+        assert told == expected.column(f"reasons:{output}").to_pylist()
+        assert sum(text != "" for text in told) > ROWS
+    assert not [name for name in report.table if name.startswith("feature:")]
 
 
 def test_the_ten_lines_against_the_real_scorer(scorer_process: Running) -> None:

@@ -11,7 +11,7 @@ import pytest
 from wheeltapper.spec import AlarmSpec, ClassSpec, FleetSpec, Sensor, Target
 from wheeltapper_trainer.job import TrainJob
 from wheeltapper_trainer.report import interval, number, write_report
-from wheeltapper_trainer.wording import feature_in_words, verdict
+from wheeltapper_trainer.wording import verdict
 
 HOUR = 3_600_000_000
 EVIL = '<script src="http://evil.example/x.js"></script>$\\alpha$'
@@ -234,11 +234,7 @@ def test_an_interval_shows_where_it_is_known() -> None:
     assert interval(figure(1.0, 1.0, 1.0)) == ""
 
 
-def test_features_and_verdict_are_words() -> None:
-    name = {"feature": "slope(oil_pressure, 24h)", "source": "oil_pressure", "statistic": "slope"}
-    assert feature_in_words(name) == "slope of oil pressure over 24h"
-    since = {"feature": "hours since(maintenance:seal)", "source": "maintenance:seal", "statistic": "since"}
-    assert feature_in_words(since) == "hours since maintenance:seal"
+def test_the_verdict_is_a_sentence() -> None:
     totals = document()["totals"]
     assert verdict(totals, {"gates": []}) == (
         "5 of 7 failures of the test part would have been announced, half of them 30 hours or more ahead, "

@@ -14,11 +14,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from wheeltapper.durable import replace, write_temporary
 from wheeltapper.spec import MICROSECONDS_PER_HOUR, ClassSpec
+from wheeltapper.wording import feature_in_words
 from wheeltapper_command.progress import clock
 
 from wheeltapper_trainer import plots
 from wheeltapper_trainer.job import TrainJob
-from wheeltapper_trainer.wording import FIGURES, LEVELS, WHY, feature_in_words, verdict
+from wheeltapper_trainer.wording import FIGURES, LEVELS, WHY, verdict
 
 _FEATURES_SHOWN = 12
 _CHANGES_SHOWN = 60
@@ -136,7 +137,9 @@ def _class_view(spec: ClassSpec, entry: Document) -> dict[str, Any]:
         "outputs": outputs,
         "heads": entry["heads"],
         "worst_assets": entry["worst_assets"],
-        "features": _bars({feature_in_words(f): f["gain"] for f in features[:_FEATURES_SHOWN]}),
+        "features": _bars(
+            {feature_in_words(f["feature"], f["source"], f["statistic"]): f["gain"] for f in features[:_FEATURES_SHOWN]}
+        ),
         "by_source": _bars(_summed(features, "source")),
         "by_statistic": _bars(_summed(features, "statistic")),
     }

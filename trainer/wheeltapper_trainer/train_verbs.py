@@ -160,6 +160,8 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", default="production", help="the stage (default: production)")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="answers, as Parquet")
     parser.add_argument("--features", action="store_true", help="write the features beside the scores")
+    parser.add_argument("--reasons", type=int, default=0, metavar="K", help="write K reasons of every alarm raised")
+    parser.add_argument("--reasons-always", action="store_true", help="write them for every reading")
     parser.add_argument("--from", dest="begin", metavar="TIME", help="write readings from this time on")
     parser.add_argument("--cpus", type=int, default=0, metavar="N", help="cores to score with (default: all)")
 
@@ -167,18 +169,29 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
 def _score(options: argparse.Namespace, progress: Progress) -> Outcome:
     from wheeltapper.features import KERNELS  # noqa: PLC0415
     from wheeltapper.pack import open_pack  # noqa: PLC0415
+    from wheeltapper.reasons import TOP_MAX  # noqa: PLC0415
     from wheeltapper.registry import Registry  # noqa: PLC0415
 
     from wheeltapper_trainer.offline import Order, score_history  # noqa: PLC0415
 
     if options.out.suffix != ".parquet":
         raise UsageError(f"--out: expected a name ending in .parquet, found {options.out.name!r}")
+    if not 0 <= options.reasons <= TOP_MAX:
+        raise UsageError(f"--reasons: expected 0 to {TOP_MAX}, found {options.reasons}")
     number, path = 0, options.pack
     if options.registry:
         release = Registry(options.registry).resolve(options.stage)
         number, path = release.number, release.pack_path
     begin = time_us(options.begin) if options.begin else None
-    order = Order(options.history, options.out, begin, options.features, options.cpus or available_cpus())
+    order = Order(
+        options.history,
+        options.out,
+        begin,
+        options.features,
+        options.cpus or available_cpus(),
+        options.reasons,
+        options.reasons_always,
+    )
     found = score_history(order, open_pack(path, kernels=KERNELS), number, progress)
     rows = [
         ("readings answered", found["readings_answered"]),

@@ -1,4 +1,4 @@
-"""The words of the report: what a figure, a level, a reason and a feature are called by those who keep machines."""
+"""The words of the report: what a figure, a level and a reason are called by those who keep machines."""
 
 from __future__ import annotations
 
@@ -32,28 +32,6 @@ WHY = {
     "NOT_TRAINED": "not asked for",
     "NO_CLASS_HEAD": "class has no head",
 }
-
-_STATISTICS = {
-    "mean": "mean of {source} over {window}",
-    "std": "spread of {source} over {window}",
-    "min": "lowest {source} over {window}",
-    "max": "highest {source} over {window}",
-    "range": "range of {source} over {window}",
-    "slope": "slope of {source} over {window}",
-    "ewma": "smoothed {source} over {window}",
-    "delta": "change of {source} over {window}",
-    "missing": "missing share of {source} over {window}",
-    "last": "latest {source}",
-    "count": "number of {source} in {window}",
-    "since": "hours since {source}",
-    "static": "{source}, an attribute",
-}
-
-
-def feature_in_words(feature: Mapping[str, Any]) -> str:
-    """ "slope(vibration, 24h)" as "slope of vibration over 24h"."""
-    _, _, window = feature["feature"].removesuffix(")").rpartition(", ")
-    return _STATISTICS[feature["statistic"]].format(source=feature["source"].replace("_", " "), window=window)
 
 
 def verdict(totals: Mapping[str, Any], result: Mapping[str, Any]) -> str:
