@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tokenize
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,12 +20,36 @@ _njit = cast(Any, numba.njit)  # its options depend on each other in ways its ty
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
+
+def cache_folder(package: Path) -> Path:
+    """Where the machine code of exactly these sources is kept: the folder's name holds their digest.
+
+    Numba's own check of a cached function looks at the file it stands in, not at those whose functions were compiled
+    into it: after an update that changed only a callee, it would go on serving the old arithmetic. NUMBA_CACHE_DIR
+    still says where the folder stands; without it that is beside the sources, or the user's cache where those are
+    read-only.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(package.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    beside = package / "__pycache__"
+    if numba.config.CACHE_DIR:
+        base = Path(numba.config.CACHE_DIR)
+    elif os.access(beside if beside.exists() else package, os.W_OK):
+        base = beside
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wheeltapper"
+    return base / f"kernels-{digest.hexdigest()[:16]}"
+
+
+numba.config.CACHE_DIR = str(cache_folder(Path(__file__).parent))
+
 # Strict IEEE order: a reassociated sum would give other bits in batch than in a stream.
 _OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": False, "error_model": "numpy"}
 
 
 def kernel(function: Function) -> Function:
-    """Compile `function` for the CPU on its first call; its machine code is cached beside the source."""
+    """Compile `function` for the CPU on its first call; its machine code is kept in `cache_folder`."""
     return cast(Function, _njit(**_OPTIONS)(function))
 
 
