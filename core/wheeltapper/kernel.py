@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 
+_config = cast(Any, numba.config)
 _njit = cast(Any, numba.njit)  # its options depend on each other in ways its types do not say
 
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -33,8 +34,8 @@ def cache_folder(package: Path) -> Path:
     for path in sorted(package.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     beside = package / "__pycache__"
-    if numba.config.CACHE_DIR:
-        base = Path(numba.config.CACHE_DIR)
+    if _config.CACHE_DIR:
+        base = Path(_config.CACHE_DIR)
     elif os.access(beside if beside.exists() else package, os.W_OK):
         base = beside
     else:
@@ -42,7 +43,7 @@ def cache_folder(package: Path) -> Path:
     return base / f"kernels-{digest.hexdigest()[:16]}"
 
 
-numba.config.CACHE_DIR = str(cache_folder(Path(__file__).parent))
+_config.CACHE_DIR = str(cache_folder(Path(__file__).parent))
 
 # Strict IEEE order: a reassociated sum would give other bits in batch than in a stream.
 _OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": False, "error_model": "numpy"}
