@@ -20,8 +20,8 @@ from wheeltapper_proto import scoring_pb2 as pb
 from benchmarks.serve import work
 
 Ask = Callable[[bytes], Awaitable[bytes]]
-_SCORE = "/wheeltapper.v1.Scoring/Score"
-_STREAM = "/wheeltapper.v1.Scoring/StreamScores"
+SCORE = "/wheeltapper.v1.Scoring/Score"
+STREAM = "/wheeltapper.v1.Scoring/StreamScores"
 
 
 class Client:
@@ -52,7 +52,7 @@ class Stream(Client):
 
     async def connect(self, stack: AsyncExitStack, address: str, opens: pb.Open) -> Ask:
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
-        call: Any = channel.stream_stream(_STREAM)()
+        call: Any = channel.stream_stream(STREAM)()
         stack.callback(call.cancel)
 
         async def ask(question: bytes) -> bytes:
@@ -73,7 +73,7 @@ class Unary(Client):
 
     async def connect(self, stack: AsyncExitStack, address: str, _opens: pb.Open) -> Ask:
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
-        call: Any = channel.unary_unary(_SCORE)
+        call: Any = channel.unary_unary(SCORE)
 
         async def ask(question: bytes) -> bytes:
             return bytes(await call(question))

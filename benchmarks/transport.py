@@ -1,0 +1,159 @@
+"""What carrying a reading costs the server, by block size, and 1,000 streams at once: `make bench NAME=transport`.
+
+The forest of `serving` on 16 last values, one stream, one message at a time, server on one core. "Kernels alone" is the
+same block path without grpc, protobuf or Python between blocks. The streams share 50 connections, and every one asks
+again as soon as it is answered; the client is Python on the other core, and its own CPU bounds how fast they open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from wheeltapper.features import KERNELS
+from wheeltapper.live import LiveFleet
+from wheeltapper.pack import open_pack
+from wheeltapper_proto import scoring_pb2 as pb
+
+from benchmarks import harness
+from benchmarks.harness import Row, compared
+from benchmarks.serve import servers, work
+from benchmarks.serve.clients import STREAM, Load, Stream
+from benchmarks.serve.servers import Server
+
+_SIZES = {1: 800, 16: 400, 256: 120, 1024: 40}  # readings a message: messages of a sample
+_STREAMS, _CONNECTIONS = 1000, 50
+_NEWER = "with grpc's event engine listener"
+
+
+def measure(short: bool) -> list[Row]:
+    servers.pin_client()
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        plain = work.prepare(Path(folder), "plain", windowed=False)
+        ours = stack.enter_context(servers.scorer(plain.pack))
+        with _listener("event_engine_listener"):
+            newer = stack.enter_context(servers.scorer(plain.pack, name=_NEWER))
+        rows = asyncio.run(_carry(plain, ours, newer, short))
+        return rows + asyncio.run(_crowded(plain, 3.0 if short else 8.0))
+
+
+async def _carry(plain: work.Work, ours: Server, newer: Server, short: bool) -> list[Row]:
+    rows = []
+    for size, messages in _SIZES.items():
+        count = messages // 4 if short else messages
+        spent: dict[str, list[float]] = {server.name: [] for server in (ours, newer)}
+        loads = {
+            server.name: Load(Stream(wants_open=True), server.address, 1, size, f"b{size}") for server in (ours, newer)
+        }
+        for load in loads.values():
+            await load.open()
+            await load.saturate(10)
+        for number in range(2 if short else 5):
+            for server in (ours, newer) if number % 2 == 0 else (newer, ours):
+                began = server.cpu_s()
+                await loads[server.name].saturate(count)
+                spent[server.name].append((server.cpu_s() - began) / count / size * 1e6)
+        for load in loads.values():
+            await load.close()
+        alone = [_kernels(plain, size, count) for _ in range(3)]
+        case = f"{size} readings a message"
+        rows.append(compared(case, "µs CPU/reading", spent[ours.name], _NEWER, spent[_NEWER]))
+        rows.append(compared(case, "µs CPU/reading", spent[ours.name], "kernels alone, floor", alone))
+    return rows
+
+
+class _Crowd:
+    """Streams on one server; answers are counted once every stream has had its first."""
+
+    def __init__(self, size: int, seconds: float) -> None:
+        self._missing, self._seconds = size, seconds
+        self.first_s: list[float] = []
+        self.counts = [0] * size
+        self._end = float("inf")
+
+    async def converse(self, number: int, channel: Any) -> None:
+        call = channel.stream_stream(STREAM)()
+        await call.write(pb.StreamRequest(open=work.opening(f"crowd-{number}", 1)).SerializeToString())
+        await call.read()
+        row, sequence = work.values(1, 0), 0
+        while time.perf_counter() < self._end:
+            sequence += 1
+            await call.write(pb.StreamRequest(readings=work.block(sequence, row, sequence)).SerializeToString())
+            harness.require(await call.read() is not grpc.aio.EOF, "a stream lasts")
+            if sequence == 1:
+                self._served()
+            self.counts[number] += not self._missing
+        call.cancel()
+
+    def _served(self) -> None:
+        self._missing -= 1
+        self.first_s.append(time.perf_counter())
+        if not self._missing:
+            self._end = self.first_s[-1] + self._seconds
+
+
+async def _crowded(plain: work.Work, seconds: float) -> list[Row]:
+    """1,000 streams that open at once on a fresh server and never pause."""
+    alone = [("grpc.use_local_subchannel_pool", 1)]  # a connection for every channel
+    with servers.scorer(plain.pack) as server:
+        channels = [grpc.aio.insecure_channel(server.address, alone) for _ in range(_CONNECTIONS)]
+        await asyncio.gather(*(channel.channel_ready() for channel in channels))
+        crowd, before, began, client_s = (
+            _Crowd(_STREAMS, seconds),
+            server.rss(),
+            time.perf_counter(),
+            time.process_time(),
+        )
+        await asyncio.gather(*(crowd.converse(i, channels[i % _CONNECTIONS]) for i in range(_STREAMS)))
+        client_s = (time.process_time() - client_s) / (time.perf_counter() - began)
+        kib = (server.rss() - before) / _STREAMS / 1024
+        await asyncio.gather(*(channel.close() for channel in channels))
+    case, answers = f"{_STREAMS} streams", crowd.counts
+    return [
+        _goal(f"{case}: until each had an answer", crowd.first_s[-1] - began, "s", 1.0),
+        _goal(f"{case}: most ÷ least answers", max(answers) / max(min(answers), 0.1), "×", 2.0),
+        _goal(f"{case}: memory of a stream", kib, "KiB", 64.0),
+        Row(f"{case}: answers a second", sum(answers) / seconds, "1/s"),
+        Row(f"{case}: CPU of the client", client_s, "cores"),
+    ]
+
+
+def _goal(case: str, value: float, unit: str, most: float) -> Row:
+    return Row(case, value, unit, f"goal of {most:g} {unit}", most, most / value if value > 0 else None)
+
+
+def _kernels(plain: work.Work, size: int, blocks: int) -> float:
+    """µs of CPU a reading of the block path in this process."""
+    fleet = LiveFleet(open_pack(plain.pack, kernels=KERNELS), 1)
+    rows = fleet.open_assets("pump", [f"asset-{i}" for i in range(size)])
+    values = work.values(size, 0)
+    seconds = iter(range(10 + blocks))
+
+    def play() -> None:
+        times = np.full(size, work.FIRST_US + next(seconds) * work.SECOND_US)
+        fleet.score("pump", rows, times, values, 2**60)
+
+    for _ in range(10):
+        play()
+    return harness.cpu_seconds(play, blocks) / size * 1e6
+
+
+@contextlib.contextmanager
+def _listener(experiments: str) -> Iterator[None]:
+    os.environ["GRPC_EXPERIMENTS"] = experiments
+    try:
+        yield
+    finally:
+        del os.environ["GRPC_EXPERIMENTS"]
+
+
+if __name__ == "__main__":
+    harness.main("transport", __doc__ or "", measure)
