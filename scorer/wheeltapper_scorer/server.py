@@ -17,6 +17,7 @@ from wheeltapper_scorer.disk import Disk, Folder
 from wheeltapper_scorer.doctor import Doctor
 from wheeltapper_scorer.guard import Guard
 from wheeltapper_scorer.journal import Journal
+from wheeltapper_scorer.loop import Loop
 from wheeltapper_scorer.metrics import Exposition, expose
 from wheeltapper_scorer.recovery import recover
 from wheeltapper_scorer.reload import Source, follow, obey
@@ -51,7 +52,8 @@ def serve(settings: Settings, source: Source, ready: Ready, disk: Disk | None = 
     points = recovered.points if recovered is not None else ResumePoints(settings.gateways_max)
     guard = Guard(settings)
     obey(guard.switch, source.blocked())
-    asyncio.run(_run(settings, source, loaded.token, fleet, points, journal, counters, guard, ready))
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(_run(settings, source, loaded.token, fleet, points, journal, counters, guard, ready))
     logs.info("stopped", **counters.report())
     return counters
 

@@ -149,7 +149,7 @@ class ScoringService:
         self._turns.admit()
         self._calls += 1
         try:
-            await self._turns.take(len(raw))
+            await self._turns.take(len(raw), is_call=True)
             self._check_in_time(context)
             return await self._answer(raw, caller)
         finally:

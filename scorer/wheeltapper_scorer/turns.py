@@ -1,8 +1,7 @@
 """Whose block is next: work in slices, so that a saturated scorer still hears newcomers, and a bound on what waits.
 
-grpc.aio accepts one call per turn of the event loop. Without slices a turn lasts as long as a block of every open
-stream, and a thousand busy streams starve the next one (measured: 239 to 496 of 1,000 served within 3 s).
-docs/decisions has the figures.
+grpc.aio accepts one call per turn of the event loop. Without slices a turn lasts as long as a block of every stream
+that has sent one. docs/decisions/0012-turns-and-the-wake-up-pipe.md has the figures.
 """
 
 from __future__ import annotations
@@ -12,8 +11,11 @@ import time
 from collections import deque
 
 from wheeltapper_scorer.faults import CallError, Reason
+from wheeltapper_scorer.loop import Loop
 
 SLICE_S = 0.002  # work between two looks at the network
+_QUIET_S = 0.000_5  # without another call all are thought to be in …
+_PATIENCE_S = 0.02  # … and nobody waits longer for that
 _RETRY_S = 1.0
 _MEMORY = 0.1  # weight of the newest block in the mean cost
 
@@ -30,6 +32,9 @@ class Turns:
         self._spent_s = 0.0
         self._mean_s = SLICE_S
         self._armed = False
+        self._granted = 0  # blocks of this slice
+        self._slice_at = 0.0
+        self._called_at = 0.0
         self._waited_s = 0.0
         self._waited_at = 0.0
 
@@ -52,9 +57,15 @@ class Turns:
                 Reason.OVERLOADED, f"blocks wait {waited_s:.1f} s here, more than {self._wait_s_max:g} s", _RETRY_S
             )
 
-    async def take(self, bytes_count: int) -> None:
-        """Wait for a turn. Raises CallError OVERLOADED where too many bytes wait already."""
-        if not self._waiting and self._spent_s < SLICE_S:
+    async def take(self, bytes_count: int, is_call: bool = False) -> None:
+        """Wait for a turn. Raises CallError OVERLOADED where too many bytes wait already.
+
+        is_call: nobody has counted it yet. While the loop is busy, calls that grpc holds back are let in before any is
+        answered, so that there is something to count: it accepts one at a time, and would hide all the others.
+        """
+        if is_call:
+            self._called_at = time.monotonic()
+        if not self._waiting and self._spent_s < SLICE_S and not (is_call and _is_busy()):
             self._note(0.0)
             return
         if self._bytes + bytes_count > self._bytes_max:
@@ -75,7 +86,6 @@ class Turns:
     def done(self, seconds: float) -> None:
         """A turn has ended, and cost so much."""
         self._spent_s += seconds
-        self._mean_s += _MEMORY * (seconds - self._mean_s)
         self._arm()
 
     def _note(self, waited_s: float) -> None:
@@ -87,12 +97,25 @@ class Turns:
             asyncio.get_running_loop().call_soon(self._next_slice)
 
     def _next_slice(self) -> None:
-        self._armed = False
-        self._spent_s = 0.0
-        for _ in range(max(1, int(SLICE_S / max(self._mean_s, 1e-6)))):
-            while self._waiting and self._waiting[0][0].done():
-                self._waiting.popleft()  # its stream was cancelled
-            if not self._waiting:
-                return
-            self._waiting.popleft()[0].set_result(None)
-        self._arm()
+        """Let as many blocks go on as fit into a slice. What a block costs is what the loop took for those of the slice
+        before, with reading and writing them."""
+        now = time.monotonic()
+        if self._granted:
+            self._mean_s += _MEMORY * ((now - self._slice_at) / self._granted - self._mean_s)
+        self._armed, self._spent_s, self._granted, self._slice_at = False, 0.0, 0, now
+        if self._waiting and now - self._called_at < _QUIET_S and now - self._waiting[0][1] < _PATIENCE_S:
+            self._arm()  # calls are still coming in
+            return
+        fitting = max(1, int(SLICE_S / max(self._mean_s, 1e-6)))
+        while self._waiting and self._granted < fitting:
+            future, _ = self._waiting.popleft()
+            if not future.done():  # else its stream was cancelled
+                future.set_result(None)
+                self._granted += 1
+        if self._granted:
+            self._arm()
+
+
+def _is_busy() -> bool:
+    loop = asyncio.get_running_loop()
+    return isinstance(loop, Loop) and loop.is_busy()

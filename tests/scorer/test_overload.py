@@ -1,0 +1,114 @@
+"""More than the scorer can do: memory stays bounded, the excess is told when to come back, newcomers are heard."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from crowd import Crowd
+from serving import MINUTE_US, Running, block, now_us, opening, reason, run_server
+from wheeltapper.registry import Registry
+from wheeltapper_proto import scoring_pb2 as pb
+
+
+@pytest.fixture
+def small(registry: Registry) -> Iterator[Running]:
+    """A server that does little at once."""
+    with run_server(registry.path, "--calls-max", "8", "--wait-seconds", "0.3") as server:
+        yield server
+
+
+def rss_mb(server: Running) -> float:
+    lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def call_of(rows: int) -> bytes:
+    start = now_us() - 2 * rows * MINUTE_US
+    times = (start + MINUTE_US * np.arange(rows)).tolist()
+    readings = block(1, [0] * rows, times, np.full((rows, 3), 50))
+    return pb.ScoreRequest(open=opening("unary"), readings=readings).SerializeToString()
+
+
+def test_excess_calls_are_told_when_to_come_back(small: Running) -> None:
+    """Five times as many callers as may call at once, and none of them waits between two calls."""
+
+    async def press(seconds: float) -> tuple[list[float], list[tuple[grpc.StatusCode, str, float]]]:
+        channel = grpc.aio.insecure_channel(small.address)
+        call, raw = channel.unary_unary("/wheeltapper.v1.Scoring/Score"), call_of(1_000)
+        end, admitted, refused = time.monotonic() + seconds, list[float](), list[tuple[grpc.StatusCode, str, float]]()
+
+        async def caller() -> None:
+            while (began := time.monotonic()) < end:
+                try:
+                    await call(raw, timeout=20)
+                    admitted.append(time.monotonic() - began)
+                except grpc.aio.AioRpcError as error:
+                    refused.append(reason(error))
+
+        await asyncio.gather(*(caller() for _ in range(40)))
+        began = time.monotonic()
+        while True:
+            try:
+                await call(raw, timeout=20)
+                break
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.1)
+        recovered_s = time.monotonic() - began
+        await channel.close()
+        assert recovered_s < 5
+        return admitted, refused
+
+    before_mb = rss_mb(small)
+    admitted, refused = asyncio.run(press(3.0))
+    assert len(admitted) > 20
+    assert len(refused) > 20
+    for code, why, retry_s in refused:
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert why in ("TOO_MANY_CALLS", "OVERLOADED")
+        assert retry_s > 0
+    assert np.percentile(admitted, 99) < 3.0, "who is let in is served soon"
+    assert rss_mb(small) - before_mb < 150
+    assert "a call failed" not in small.events()
+
+
+def test_newcomers_are_heard_by_a_saturated_server(running: Running) -> None:
+    """Without `loop.Loop`, newcomers wait until the others stop: more than 4 s here."""
+
+    async def check() -> None:
+        crowd, newcomers = Crowd(running.address, 400, 16), Crowd(running.address, 40, 16)
+        busy = asyncio.create_task(crowd.run(8.0))
+        await asyncio.sleep(4.0)
+        heard = await newcomers.run(1.0)
+        late = max(heard.first_s)
+        crowd.stop.set()
+        everybody = await busy
+        assert (len(heard.first_s), len(everybody.first_s)) == (40, 400)
+        assert not heard.failures + everybody.failures
+        assert late < 3.0, sorted(heard.first_s)
+
+    before_mb = rss_mb(running)
+    asyncio.run(check())
+    assert rss_mb(running) - before_mb < 100
+
+
+@pytest.mark.slow
+def test_a_thousand_streams_are_served(running: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    before_mb = rss_mb(running)
+    heard = asyncio.run(Crowd(running.address, 1_000, 16).run(10.0))
+    kilobytes = 1024 * (rss_mb(running) - before_mb) / 1_000
+    first = np.percentile(heard.first_s, [50, 99, 100])
+    with capsys.disabled():
+        print(
+            f"\n1,000 streams at once: first score after {first[0]:.2f} s (median), {first[1]:.2f} s (p99), "
+            f"{first[2]:.2f} s (last); {heard.rows / 10:,.0f} rows/s; {kilobytes:.0f} kB a stream"
+        )
+    assert len(heard.first_s) == 1_000
+    assert not heard.failures + heard.refusals
+    assert first[2] < 6.0
+    assert kilobytes < 200
