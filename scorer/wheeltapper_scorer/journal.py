@@ -297,7 +297,7 @@ class Journal:
         finally:
             file.close()
         before = [one for one in snapshots_of(self._disk) if one < number]
-        await _on(self._copier, retain, self._disk, before[-1] if before else number)
+        await _on(self._copier, retain, self._disk, before[-1] if before else 0)  # one to fall back on
         self._counters.snapshots += 1
         took_s = round(asyncio.get_running_loop().time() - began, 3)
         logs.info("snapshot", segment=number, assets=sum(len(state.assets) for state in classes), seconds=took_s)

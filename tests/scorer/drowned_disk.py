@@ -20,6 +20,7 @@ class DrownedDisk:
         self.full: range = range(0)  # steps at which there is no space
         self.dead = False
         self.trace: list[str] = []
+        self.flipped: set[str] = set()
         self._files: dict[str, tuple[bytearray, int]] = {}  # content, how much of it is synced
 
     def power_on(self, keep_unsynced: bool) -> None:
@@ -35,6 +36,7 @@ class DrownedDisk:
     def flip(self, name: str) -> None:
         """One bit of a file turns over."""
         content, _ = self._files[name]
+        self.flipped.add(name)
         content[self.rng.randrange(len(content))] ^= 1 << self.rng.randrange(8)
 
     def step(self, name: str) -> bool:

@@ -272,6 +272,29 @@ def test_a_late_row_revises_what_it_touches(fleet):
     assert answered.revisions[0].times.tolist() == [T0 + 2 * MINUTE_US, T0 + 3 * MINUTE_US]
 
 
+def test_a_block_that_comes_again_revises_again(fleet):
+    """Its answer may have been lost with a connection; a mere duplicate under a new number changes nothing."""
+    points, values = ResumePoints(10), rows_of(4)
+    session = session_of(fleet, points=points)
+    session.open(opening("x", event_codes=["error:e1"]))
+    for i, minute in enumerate((0, 2, 3)):
+        session.score(readings(i + 1, [0], [minute], values[i]), LATER)
+    first = session.score(readings(4, [0], [1], values[3]), LATER)
+    event = Events(5, np.zeros(1, np.uint32), np.array([T0 + 2 * MINUTE_US]), np.zeros(1, np.uint32))
+    changed = session.take_events(event, LATER)
+    other = session_of(fleet, points=points)  # after the connection broke
+    other.open(opening("x", event_codes=["error:e1"]))
+    again = other.score(readings(4, [0], [1], values[3]), LATER)
+    assert status(again.scores) == ["DUPLICATE"]
+    assert [block.times.tolist() for block in again.revisions] == [block.times.tolist() for block in first.revisions]
+    assert len(first.revisions) == 1
+    repeated = other.take_events(event, LATER)
+    assert [block.times.tolist() for block in repeated.revisions] == [[T0 + 2 * MINUTE_US, T0 + 3 * MINUTE_US]]
+    np.testing.assert_array_equal(repeated.revisions[0].values, changed.revisions[0].values)
+    assert other.score(readings(6, [0], [1], values[3]), LATER).revisions == []
+    assert other.take_events(dataclasses.replace(event, sequence=7), LATER).revisions == []
+
+
 def test_revisions_are_cut_to_the_limit_and_name_their_assets(fleet):
     narrow = session_of(fleet, dataclasses.replace(SETTINGS, rows_max=1))
     narrow.open(opening(*"edcba"))
