@@ -30,11 +30,12 @@ def main() -> None:
     parser.add_argument("--dataset", choices=DATASETS, required=True)
     parser.add_argument("--root", type=Path, required=True, help="the folder of the data set's files")
     parser.add_argument("--subset", default="", help="cmapss: FD001 …; skab: valve1 …; smd: one machine")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the pictures of docs/modelling.md into DIR")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     options = parser.parse_args()
     measure = importlib.import_module(f"benchmarks.accuracy.{DATASETS[options.dataset]}").measure
     with tempfile.TemporaryDirectory() as work:
-        rows = measure(options.root, options.subset, Path(work))
+        rows = measure(options.root, options.subset, Path(work), options.plots)
     name = "-".join(word for word in ("accuracy", options.dataset, options.subset) if word)
     document = {
         "name": name,

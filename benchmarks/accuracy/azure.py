@@ -18,6 +18,7 @@ from wheeltapper_trainer.history import History
 from wheeltapper_trainer.job import TEST, VALID
 from wheeltapper_trainer.scores import part_of
 
+from benchmarks.accuracy import plots as drawn
 from benchmarks.accuracy.figures import best_f1_threshold, counts_of, f1_of, figure, plain, share_of
 from benchmarks.accuracy.journey import Journey, example, imported, travel
 from benchmarks.harness import Row
@@ -33,14 +34,18 @@ _PEERS = {
 _HORIZONS = {"48h": 2 * DAY_US, "7d": 7 * DAY_US}
 
 
-def measure(root: Path, subset: str, work: Path) -> list[Row]:
+def measure(root: Path, subset: str, work: Path, plots: Path | None = None) -> list[Row]:
     """Rows for both horizons of the set in `root`; `subset` names a folder below it, if given."""
     folder = imported("azure-pdm", root / subset, work)
     name = load_fleet(folder / "fleet.toml").name
     rows: list[Row] = []
     for horizon, span in _HORIZONS.items():
         fleet = _looking(example(name), span, History.open(folder))
-        rows += rows_of(travel(folder, fleet, work / horizon), horizon)
+        done = travel(folder, fleet, work / horizon)
+        rows += rows_of(done, horizon)
+        if plots:
+            title = f"Azure: a component fails within {horizon}"
+            drawn.calibration(plots / f"azure-{horizon}.png", title, *answered(done)[:2])
     return rows
 
 

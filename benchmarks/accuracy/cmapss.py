@@ -15,6 +15,7 @@ from wheeltapper_trainer.intervals import interval_of
 from wheeltapper_trainer.job import VALID
 from wheeltapper_trainer.scores import part_of
 
+from benchmarks.accuracy import plots as drawn
 from benchmarks.accuracy.figures import figure, plain
 from benchmarks.accuracy.journey import Journey, example, imported, travel
 from benchmarks.harness import Row
@@ -28,12 +29,20 @@ _PHM08 = {"FD001": 262.0, "FD002": 865.0, "FD003": 587.0, "FD004": 966.0}
 Floats = npt.NDArray[np.float64]
 
 
-def measure(root: Path, subset: str, work: Path) -> list[Row]:
+def measure(root: Path, subset: str, work: Path, plots: Path | None = None) -> list[Row]:
     """Rows of one subset, FD001 where none is named."""
     subset = subset or "FD001"
     history = imported("cmapss", root, work, subset)
     regimes = load_fleet(history / "fleet.toml").classes[0].regime is not None
     done = travel(history, example("cmapss-regimes" if regimes else "cmapss"), work / "run")
+    if plots:
+        drawn.lives(
+            plots / f"cmapss-{subset.lower()}.png",
+            f"C-MAPSS {subset}: the last row of every test engine",
+            *last_rows(done),
+            done.pack.classes[0].outputs[0].metrics["interval"],
+            CAP,
+        )
     return rows_of(done, subset)
 
 

@@ -18,7 +18,7 @@ from benchmarks.harness import Row
 _HOUR_US, _WEEK_US = 3_600_000_000, 604_800_000_000
 
 
-def measure(root: Path, subset: str, work: Path) -> list[Row]:
+def measure(root: Path, subset: str, work: Path, plots: Path | None = None) -> list[Row]:  # noqa: ARG001  # draws nothing
     """Rows over the series in `root`; `subset` names a folder or a file below it, if given."""
     folder = imported("nab", root / subset, work)
     return rows_of(travel(folder, example("nab"), work / "run"), folder)

@@ -21,7 +21,7 @@ _TRAIN_ROWS = 400
 _BOARD = (("convolutional auto-encoder (board)", 0.78), ("isolation forest (board)", 0.29))
 
 
-def measure(root: Path, subset: str, work: Path) -> list[Row]:
+def measure(root: Path, subset: str, work: Path, plots: Path | None = None) -> list[Row]:  # noqa: ARG001  # draws nothing
     """Rows over all experiments of `root` that have labels; `subset` names one valve's folder to leave it at."""
     folder = imported("skab", root, work)
     return rows_of(travel(folder, example("skab"), work / "run"), folder, subset)

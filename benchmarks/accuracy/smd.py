@@ -16,6 +16,7 @@ from wheeltapper.spec import FleetSpec
 from wheeltapper_trainer.fleets import SMD_TEST_FROM_US
 from wheeltapper_trainer.history import History, read_table
 
+from benchmarks.accuracy import plots as drawn
 from benchmarks.accuracy.anomalies import Scored, filled, point_pr_auc, recall_at
 from benchmarks.accuracy.figures import plain
 from benchmarks.accuracy.journey import Journey, example, imported, travel
@@ -25,14 +26,21 @@ Values = npt.NDArray[np.float32]
 Scorer = Callable[[Values, Values], npt.NDArray[np.float64]]  # (train, test) → score of each test row
 
 
-def measure(root: Path, subset: str, work: Path) -> list[Row]:
+def measure(root: Path, subset: str, work: Path, plots: Path | None = None) -> list[Row]:
     """Rows over all machines of `root`; `subset` names one machine to leave it at."""
     folder = imported("smd", root, work)
     done = travel(folder, example("smd"), work / "run")
-    return rows_of(done, folder, subset)
+    ours, peers = scored(done, folder, subset)
+    if plots:
+        name, one = next(iter(ours.items()))
+        hours = (one.times - one.times[0]) / 3.6e9
+        threshold = done.thresholds[0].threshold
+        drawn.scores(plots / "smd.png", f"SMD {name}: distance from normal", hours, one.score, one.anomaly, threshold)
+    return rows_of(done, ours, peers)
 
 
-def rows_of(done: Journey, folder: Path, subset: str) -> list[Row]:
+def scored(done: Journey, folder: Path, subset: str) -> tuple[dict[str, Scored], dict[str, dict[str, Scored]]]:
+    """The test half of each machine, scored through the pack, and by each peer."""
     labels = read_table(folder / "labels.parquet")
     machines = [asset.asset_id for asset in done.history.assets() if subset in ("", asset.asset_id)]
     ours: dict[str, Scored] = {}
@@ -46,7 +54,11 @@ def rows_of(done: Journey, folder: Path, subset: str) -> list[Row]:
         train, test = _halves(done.history, done.job.spec, name)
         for peer, scorer in (("PCA, 90 % of variance", _pca), ("isolation forest", _forest)):
             peers[peer][name] = Scored(times, anomaly, scorer(train, test))
-    unit = f"mean of {len(machines)} machines, single points, none adjusted"
+    return ours, peers
+
+
+def rows_of(done: Journey, ours: dict[str, Scored], peers: dict[str, dict[str, Scored]]) -> list[Row]:
+    unit = f"mean of {len(ours)} machines, single points, none adjusted"
     rows = [
         plain("pr_auc", unit, point_pr_auc(ours), peer, point_pr_auc(theirs), more_is_better=True)
         for peer, theirs in peers.items()
