@@ -58,6 +58,7 @@ class Line:
     def __init__(self) -> None:
         self.requests: asyncio.Queue[Any] = asyncio.Queue()
         self.responses: asyncio.Queue[Any] = asyncio.Queue()
+        self.ended = ""
 
     async def read(self) -> Any:
         return await self.requests.get()
@@ -67,6 +68,8 @@ class Line:
         self.responses.put_nowait(pb.StreamResponse.FromString(message))
 
     async def abort(self, code: Any, details: str, trailing: Any) -> None:
+        assert "the journal's disk failed" in details
+        self.ended = details
         raise grpc.aio.AbortError(details)
 
     def done(self) -> bool:
@@ -308,6 +311,54 @@ def test_a_release_in_the_middle_and_damaged_snapshots() -> None:
             disk.flip(whole[-1])
             fallbacks += 1
     assert fallbacks >= 12
+
+
+def test_a_full_disk_ends_durable_streams_only_and_is_taken_up_again() -> None:
+    rng = random.Random(3)
+    north, south, west = sites_of(rng)
+    disk = DrownedDisk(rng)
+
+    async def story() -> Counters:
+        recovered, counters = recover(disk, PACKS[1], 1, lambda *_: None, SETTINGS), Counters()
+        journal = Journal(disk, recovered, SETTINGS, counters, Inline())
+        service = ScoringService(recovered.fleet, SETTINGS, counters, recovered.points, journal)
+        await journal.start()
+        await north.converse(service)
+        disk.full = range(disk.steps, disk.steps + 1_000_000)
+        before = disk.steps
+        await south.converse(service)
+        assert south.refusals == 1
+        assert south.acked < len(south.blocks)
+        assert journal.failed
+        await scored(service, west)
+        assert counters.journal_skipped > 0
+        while disk.steps < before + 20:  # it keeps on trying
+            await asyncio.sleep(0.001)
+        disk.full = range(0)
+        while journal.failed:
+            await asyncio.sleep(0.001)
+        await south.converse(service)
+        await journal.close()
+        return counters
+
+    async def scored(service: ScoringService, site: Site) -> None:
+        """Every block answered at `ack=SCORED`."""
+        opened, line = site.opening(), Line()
+        opened.open.ack = pb.ACK_LEVEL_SCORED
+        for request in (opened, *site.blocks):
+            line.requests.put_nowait(request.SerializeToString())
+        line.requests.put_nowait(grpc.aio.EOF)
+        await service._stream_scores(None, line)
+        while not line.responses.empty():
+            response = line.responses.get_nowait()
+            if response.HasField("scores") or response.HasField("revisions"):
+                site.keep(response.scores if response.HasField("scores") else response.revisions)
+
+    asyncio.run(story())
+    again = recover(disk, PACKS[1], 1, lambda *_: None, SETTINGS)
+    compare(
+        again.fleet, [north, south, west]
+    )  # what was not kept came with the snapshot that took the journal up again
 
 
 def test_a_disk_that_does_not_sync_is_found_out() -> None:
