@@ -30,9 +30,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--in-flight", type=int, default=8, metavar="BLOCKS", help="blocks sent and not yet answered")
     parser.add_argument("--gateway", default="replay", metavar="NAME", help="the name to speak under")
     parser.add_argument("--tls-ca", type=Path, metavar="PEM", help="speak TLS; the authority that certified the scorer")
-    parser.add_argument(
-        "--tls-cert", type=Path, metavar="PEM", help="this gateway's certificate, where asked for"
-    )
+    parser.add_argument("--tls-cert", type=Path, metavar="PEM", help="this gateway's certificate, where asked for")
     parser.add_argument("--tls-key", type=Path, metavar="PEM", help="its private key")
     parser.add_argument("--shuffle", default="0s", metavar="SPAN", help="lateness: 90s, 2h, or 5rows of an asset")
     parser.add_argument("--duplicate", type=float, default=0.0, metavar="SHARE", help="share of rows sent twice")

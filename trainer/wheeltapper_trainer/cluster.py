@@ -14,6 +14,7 @@ import os
 import tempfile
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -173,6 +174,8 @@ class Cluster:
         began = time.monotonic()
         try:
             with _environment({**_RAY_ENVIRONMENT, **_WORKER_ENVIRONMENT}):
+                # Ray's HTTP client wants a proxy library that nothing here needs, and says so to people.
+                warnings.filterwarnings("ignore", message="SOCKS support in urllib3")
                 import ray  # noqa: PLC0415
 
                 quiet: dict[str, Any] = {
