@@ -88,6 +88,21 @@ def test_a_poisoned_future_changes_nothing_that_was_learnt(trained, history, tmp
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_the_pack_says_how_much_training_reached_each_node(trained):
+    """Also of heads that went through a chunk's file: what reaches a split reaches one of its children."""
+    job, chunks, _ = trained
+    pack = Pack.from_bytes(pack_of(job, chunks))
+    nodes, cover = pack.forest.nodes, pack.forest.node_cover
+    assert (pack.head_level == LEVELS.index("asset")).any()
+    splits = 0
+    for root, end in zip(pack.forest.tree_begin, pack.forest.tree_begin[1:], strict=False):
+        inner = np.flatnonzero(nodes["left"][root:end] != np.arange(end - root))
+        left = root + nodes["left"][root:end][inner].astype(np.int64)
+        np.testing.assert_allclose(cover[left] + cover[left + 1], cover[root + inner], rtol=1e-3)
+        splits += len(inner)
+    assert splits > 100
+
+
 def _learnt(job, chunks):
     sample = load_samples(job, "pump", chunks)
     asset = load_arrays(job.chunk_path(chunks[0]))
