@@ -8,7 +8,7 @@ READY := .venv/.ready
 export UV_PROJECT_ENVIRONMENT := .venv
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test faults lint types contracts format proto bench build clean
+.PHONY: help demo test faults fuzz lint types contracts format proto bench build clean
 
 help:  ## This list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,10 @@ test: $(READY)  ## Unit, property and journey tests (ARGS="-k name")
 
 faults: $(READY)  ## Kills, full disks, cut lines: every promise, for minutes (ARGS="-k name")
 	@$(RUN) pytest -m slow $(ARGS)
+
+fuzz: $(READY)  ## Hostile bytes for every reader, guided by coverage (SECONDS=1800 each, TARGET=one)
+	@for target in $(or $(TARGET),wire_stream wire_unary wire_answer pack journal spool fleet_toml grants); do \
+		$(RUN) python tests/fuzz/run.py $$target --seconds $(or $(SECONDS),1800) || exit 1; done
 
 lint: $(READY)  ## Style and hygiene
 	@$(RUN) ruff check .

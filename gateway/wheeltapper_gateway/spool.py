@@ -72,7 +72,7 @@ class Spool:
         self.sensors = tuple(sensors)
         self._bytes_max = bytes_max
         self._newest_us = 0
-        with self._guard("open"):
+        with self._reading("open"):
             # Exclusive: a second process on the same spool would send the same sequence numbers.
             self._database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=1.0)
             try:
@@ -179,7 +179,8 @@ class Spool:
         """The next block to send, or None: live chunks (accepted within `live_us`) before backlog, each oldest first.
         A live block of fewer than `rows_max` rows waits until its oldest row is `linger_us` old."""
         border_us = now_us - live_us
-        chunks = self._waiting(">= ?", border_us, rows_max) or self._waiting("< ?", border_us, rows_max)
+        with self._reading("read waiting readings"):
+            chunks = self._waiting(">= ?", border_us, rows_max) or self._waiting("< ?", border_us, rows_max)
         if not chunks:
             return None
         rows = sum(chunk[4] for chunk in chunks)
@@ -192,7 +193,8 @@ class Spool:
             self._database.execute("UPDATE facts SET value = ? WHERE name = 'sequence'", (sequence,))
         self._sequence = sequence
         self.waiting_rows -= rows
-        return self._block(sequence, chunks)
+        with self._reading("read a block"):
+            return self._block(sequence, chunks)
 
     def _waiting(self, accepted: str, border_us: int, rows_max: int) -> list[tuple[Any, ...]]:
         """The first waiting chunks on one side of the border that may share a block: one kind, one flag."""
@@ -216,9 +218,10 @@ class Spool:
             "WHERE sequence IS NOT NULL ORDER BY sequence, accepted_us, place"
         )
         blocks: dict[int, list[tuple[Any, ...]]] = {}
-        for *chunk, sequence in self._database.execute(query):
-            blocks.setdefault(sequence, []).append(tuple(chunk))
-        return [self._block(sequence, chunks) for sequence, chunks in blocks.items()]
+        with self._reading("read sealed blocks"):
+            for *chunk, sequence in self._database.execute(query):
+                blocks.setdefault(sequence, []).append(tuple(chunk))
+            return [self._block(sequence, chunks) for sequence, chunks in blocks.items()]
 
     def settle(self, sequences: Iterable[int]) -> None:
         """Forget sealed blocks: the server has answered for them. Numbers that are not here are ignored."""
@@ -253,6 +256,16 @@ class Spool:
                 if self._database.in_transaction:  # SQLite has rolled back some failures by itself
                     self._database.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def _reading(self, purpose: str) -> Iterator[None]:
+        """Rows that SQLite reads and no gateway wrote are damage, as pages are that it cannot read."""
+        with self._guard(purpose):
+            try:
+                yield
+            except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
+                message = f"the spool {self.path} could not {purpose}: it holds what no gateway wrote: {error!r}"
+                raise SpoolError(message, "move it away and begin another; what it held unsent is lost") from error
 
     @contextmanager
     def _guard(self, purpose: str) -> Iterator[None]:

@@ -1,0 +1,57 @@
+"""Coverage-guided fuzzing of one target: `python tests/fuzz/run.py TARGET --seconds 300`, or all with `make fuzz`.
+
+What it finds is written to tests/fuzz/corpus/TARGET/, where every run of the tests repeats it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+from pathlib import Path
+
+import atheris
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))  # the packs of the other tests
+# Readers of bytes only: Numba compiles the kernels from their byte code, which must stay as it is.
+KERNELS = [f"wheeltapper.{name}" for name in ("forest", "features", "scoring", "shapley")]
+READERS = [
+    *(f"wheeltapper.{name}" for name in ("config", "config_class", "config_text", "toml_table", "durations")),
+    *(f"wheeltapper.{name}" for name in ("pack", "pack_check", "pack_layout", "pack_meta", "live")),
+    *(f"wheeltapper_scorer.{name}" for name in ("access", "opening", "records", "session", "wire")),
+    *(f"wheeltapper_gateway.{name}" for name in ("spool", "wire")),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("target")
+    parser.add_argument("--seconds", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    for name in KERNELS:
+        importlib.import_module(name)
+    with atheris.instrument_imports(include=READERS):
+        from fuzz import targets
+    target = targets.TARGETS[options.target]
+    found = HERE / "corpus" / options.target
+    begin = HERE.parents[1] / "build" / "fuzz" / options.target
+    for folder in (found, begin):
+        folder.mkdir(parents=True, exist_ok=True)
+    for i, seed in enumerate(targets.seeds(options.target)):
+        (begin / f"seed-{i}").write_bytes(seed)
+    for seed in targets.seeds(options.target):
+        target(seed)  # kernels are compiled before the clock runs
+    limits = [f"-max_total_time={options.seconds}", "-max_len=8192", "-timeout=10", "-rss_limit_mb=4096"]
+    words = [sys.argv[0], *limits, f"-seed={options.seed}", f"-artifact_prefix={found}/", str(begin), str(found)]
+    began = time.process_time()
+    atheris.Setup(words, target)
+    try:
+        atheris.Fuzz()
+    finally:
+        sys.stderr.write(f"{options.target}: {(time.process_time() - began) / 60:.1f} CPU-minutes\n")
+
+
+main()

@@ -1,0 +1,226 @@
+"""What is fed with hostile bytes. A target takes any bytes and ends, or raises an error that its reader promises."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from array import array
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from packs import small_content
+from presses import content
+from wheeltapper.config import parse_fleet
+from wheeltapper.errors import CommandError, PackError
+from wheeltapper.features import KERNELS
+from wheeltapper.forest import margins
+from wheeltapper.live import LiveFleet
+from wheeltapper.pack import Pack, write_pack
+from wheeltapper_gateway.spool import Kind, Spool
+from wheeltapper_gateway.wire import Columns, ProtocolError, decode_response
+from wheeltapper_proto import scoring_pb2 as pb
+from wheeltapper_scorer import records, wire
+from wheeltapper_scorer.access import read_grants
+from wheeltapper_scorer.faults import CallError
+from wheeltapper_scorer.resume import ResumePoints
+from wheeltapper_scorer.session import Session
+from wheeltapper_scorer.settings import Settings
+
+Target = Callable[[bytes], None]
+SETTINGS = Settings(assets_max=1_000, capacity_max=1_000, rows_max=512)
+FLEET_TOML = Path(__file__).parent / "fleet.toml"
+
+
+@cache
+def _fleet_pack() -> Pack:
+    return Pack.from_bytes(write_pack(content(1)), KERNELS)
+
+
+@cache
+def _pack_bytes() -> bytes:
+    return write_pack(small_content())
+
+
+def wire_stream(data: bytes) -> None:
+    """Messages of one stream, each behind its length in two bytes: decoded, and told to a session on a real fleet."""
+    session = Session(LiveFleet(_fleet_pack(), 1, 1_000), SETTINGS, ResumePoints(8))
+    now_us = time.time_ns() // 1_000
+    try:
+        for message in _pieces(data):
+            request = wire.decode_stream(message)
+            if isinstance(request, pb.Open):
+                session.open(request)
+                continue
+            work = session.score if isinstance(request, wire.Readings) else session.take_events
+            answered = work(request, now_us)  # type: ignore[operator]
+            columns = max(len(request.handles), len(request.times))
+            if len(answered.scores.status) != columns:
+                raise AssertionError(f"{columns} rows were sent, {len(answered.scores.status)} were answered")
+            wire.encode_scores(answered.scores)
+    except CallError:
+        return
+
+
+def wire_unary(data: bytes) -> None:
+    session = Session(LiveFleet(_fleet_pack(), 1, 1_000), SETTINGS, ResumePoints(8))
+    try:
+        request = wire.decode_unary(data)
+        session.open(request.open)
+        session.score(request.readings, time.time_ns() // 1_000)
+    except CallError:
+        return
+
+
+def wire_answer(data: bytes) -> None:
+    """What a hostile scorer could say to a gateway."""
+    try:
+        decode_response(data, Columns(("failure", "anomaly"), ("a", "b", "c"), ("a", "b")))
+    except ProtocolError:
+        return
+
+
+def pack(data: bytes) -> None:
+    """Any bytes as a pack; and what they do to a good pack whose digest is made to fit again."""
+    for tried in (data, _patched(data)):
+        try:
+            opened = Pack.from_bytes(tried)
+        except PackError:
+            continue
+        for asset in ("pump-1", "", "\x00"):
+            opened.asset_index(asset)
+        for one in opened.classes:
+            heads = np.flatnonzero(opened.head_class == one.index).astype(np.int32)
+            margins(opened.forest, heads, np.full((len(heads), one.features), np.nan, np.float32))
+
+
+def journal(data: bytes) -> None:
+    number = data[0] if data else 0
+    reader = records.Reader(memoryview(data[1:]), number)
+    whole = list(reader)
+    if sum(len(record.payload) + records.HEAD_BYTES for record in whole) > len(data):
+        raise AssertionError("records of more bytes than there are")
+
+
+def spool(data: bytes) -> None:
+    """A spool file: these bytes as a whole, and laid over a good one."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, raw in (("whole", data), ("laid-over", _laid_over(_good_spool(), data))):
+            path = Path(folder) / name
+            path.write_bytes(raw)
+            try:
+                opened = Spool(path, "gw", "press", ("force", "heat"), 1 << 20, 0)
+            except CommandError:
+                continue
+            try:
+                opened.sealed()
+            except CommandError:
+                pass
+            finally:
+                opened.close()
+
+
+def fleet_toml(data: bytes) -> None:
+    try:
+        parse_fleet(data.decode(errors="replace"))
+    except CommandError:
+        return
+
+
+def grants(data: bytes) -> None:
+    with tempfile.NamedTemporaryFile(suffix=".toml") as file:
+        file.write(data)
+        file.flush()
+        try:
+            read_grants(Path(file.name))
+        except CommandError:
+            return
+
+
+TARGETS: dict[str, Target] = {
+    target.__name__: target
+    for target in (wire_stream, wire_unary, wire_answer, pack, journal, spool, fleet_toml, grants)
+}
+
+
+def seeds(name: str) -> list[bytes]:
+    """Good inputs to begin with."""
+    if name == "wire_stream":
+        return [b"".join(len(one).to_bytes(2, "little") + one for one in _conversation())]
+    if name == "wire_unary":
+        opened, readings = (pb.StreamRequest.FromString(raw) for raw in _conversation()[:2])
+        return [pb.ScoreRequest(open=opened.open, readings=readings.readings).SerializeToString()]
+    if name == "wire_answer":
+        block = pb.ScoreBlock(sequence=1, handles=[0], times=[5], status=b"\x00", values=[1, 2], levels=b"\x02\x02",
+                              alarms=b"\x00\x00", health=b"\x00", features=[1, 2, 3])  # fmt: skip
+        answers = (pb.StreamResponse(scores=block), pb.StreamResponse(ack=pb.Ack(sequence=3)))
+        return [answer.SerializeToString() for answer in answers]
+    if name == "pack":
+        return [b"", _pack_bytes()[:64], b"\x10\x00\xff\xff" * 4]
+    if name == "journal":
+        writer = records.Writer(1)
+        parts = [writer.opening]
+        for i, payload in enumerate((b"{}", b"", b"x" * 40)):
+            parts += writer.encode(records.Record(i, records.Kind.BLOCK, 1, 5, payload))
+        return [b"\x01" + b"".join(parts)]
+    if name == "spool":
+        return [_good_spool(), b"\x00\x10\x02\x00ab" * 8]
+    if name == "fleet_toml":
+        return [FLEET_TOML.read_bytes()]
+    return [b'[[grant]]\nidentity = "gw"\nassets = ["a-*", "[!b]?"]\nclasses = ["press"]\ngateways = ["x"]\n']
+
+
+def _conversation() -> list[bytes]:
+    opening = pb.Open(
+        gateway="gw",
+        epoch=1,
+        asset_class="press",
+        sensors=["force", "heat", "oil"],
+        asset_ids=["a-1", "b"],
+        event_codes=["error:e1"],
+        attributes=["age"],
+        attribute_values=[1, 2],
+    )
+    readings = pb.ReadingBlock(sequence=1, handles=[0, 1, 0], times=[60_000_000, 60_000_000, 120_000_000],
+                               values=np.arange(9, dtype=np.float32).tolist())  # fmt: skip
+    events = pb.EventBlock(sequence=2, handles=[0], times=[60_000_000], codes=[0])
+    requests = (pb.StreamRequest(open=opening), pb.StreamRequest(readings=readings), pb.StreamRequest(events=events))
+    return [request.SerializeToString() for request in requests]
+
+
+def _pieces(data: bytes) -> list[bytes]:
+    pieces, at = [], 0
+    while at + 2 <= len(data) and len(pieces) < 16:
+        size = int.from_bytes(data[at : at + 2], "little")
+        pieces.append(data[at + 2 : at + 2 + size])
+        at += 2 + size
+    return pieces
+
+
+def _patched(data: bytes) -> bytes:
+    """A good pack with changes: (offset, byte) in three bytes each, and its digest made to fit."""
+    good = bytearray(_pack_bytes())
+    for at in range(0, min(len(data), 30) - 2, 3):
+        good[int.from_bytes(data[at : at + 2], "little") % (len(good) - 32)] = data[at + 2]
+    good[-32:] = hashlib.sha256(good[:-32]).digest()
+    return bytes(good)
+
+
+def _laid_over(good: bytes, data: bytes) -> bytes:
+    """`good` with pieces of `data` at offsets that `data` says."""
+    changed = bytearray(good)
+    for at in range(0, min(len(data), 64) - 3, 4):
+        changed[int.from_bytes(data[at : at + 3], "little") % len(changed)] = data[at + 3]
+    return bytes(changed)
+
+
+@cache
+def _good_spool() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "spool"
+        made = Spool(path, "gw", "press", ("force", "heat"), 1 << 20, 0)
+        made.append(Kind.READINGS, array("I", [0]), array("q", [5]), array("f", [1.0, 2.0]), 0, False)
+        made.close()
+        return path.read_bytes()
