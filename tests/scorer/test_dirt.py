@@ -230,6 +230,15 @@ def test_the_kill_switch_silences_and_forgets_nothing(plant: Plant, subject: tup
         assert twins.both(5), "the window went on while the asset was off"
 
 
+def test_metadata_beyond_its_limit_is_refused(plant: Plant) -> None:
+    with plant.server.channel() as channel:
+        call = channel.unary_unary("/wheeltapper.v1.Scoring/Score")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(b"", metadata=[("much", "x" * 32 * 1024)], timeout=10)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert ask(channel, opening("after"))[0].opened.release == 1
+
+
 def wait(condition: object, within_s: float = 10.0) -> None:
     deadline = time.monotonic() + within_s
     while not condition():  # type: ignore[operator]
