@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wheeltapper import scoring
-from wheeltapper.alarms import RAISED, off_level
+from wheeltapper.alarms import RAISED
 from wheeltapper.answers import Answers, EventAnswers, answers, columns, first, joined
 from wheeltapper.errors import Refused
 from wheeltapper.features import scratch_for
@@ -20,7 +20,8 @@ from wheeltapper.pack import Pack, PackClass
 from wheeltapper.reasons import Reasons, ReasonWork, explain, work_for
 from wheeltapper.scoring import Assets, Columns, Heads, Work
 from wheeltapper.seating import Seats, seats
-from wheeltapper.spec import TARGET_KINDS, ClassSpec, features_of
+from wheeltapper.served import heads_of
+from wheeltapper.spec import ClassSpec, features_of
 from wheeltapper.windows import EMPTY, Plan, RowStatus, Windows, allocate, compile_plan, grow
 
 _FIRST_CAPACITY = 16
@@ -295,7 +296,7 @@ def _empty_class(pack: Pack, known: PackClass) -> _LiveClass:
         np.empty(max(known.slots, 1), np.float32),
     )
     assets = _empty_assets(known, _FIRST_CAPACITY)
-    return _LiveClass(known, plan, _heads(pack, known), allocate(plan, _FIRST_CAPACITY), assets, work)
+    return _LiveClass(known, plan, heads_of(pack, known), allocate(plan, _FIRST_CAPACITY), assets, work)
 
 
 def _empty_assets(known: PackClass, capacity: int) -> Assets:
@@ -305,46 +306,6 @@ def _empty_assets(known: PackClass, capacity: int) -> Assets:
         np.zeros((capacity, outputs), np.uint8),
         np.zeros((capacity, outputs), np.int64),
     )
-
-
-def _heads(pack: Pack, known: PackClass) -> Heads:
-    spec, outputs = known.spec, known.outputs
-    features = features_of(spec)
-    last = {feature.source: feature.index for feature in features if feature.statistic == "last"}
-    actual = np.zeros(known.slots, np.int64)
-    for output, target in zip(outputs, spec.targets, strict=True):
-        for slot, sensor in zip(range(output.begin, output.end), target.sensors, strict=False):
-            actual[slot] = last[sensor]
-    thresholds = [np.nan if o.threshold is None else o.threshold for o in outputs]
-    offs = [off_level(t, o.hysteresis, o.kind == "rul") for t, o in zip(thresholds, outputs, strict=True)]
-    return Heads(
-        kind=np.array([TARGET_KINDS.index(o.kind) for o in outputs], np.uint8),
-        slots=np.array([[o.begin, o.end] for o in outputs], np.int64).reshape(-1, 2),
-        cap=np.array([o.cap for o in outputs], np.float64),
-        threshold=np.array(thresholds, np.float32),
-        off=np.array(offs, np.float32),
-        hold=np.array([o.hold for o in outputs], np.int64),
-        actual=actual,
-        moves=_moving(known),
-        level=pack.head_level,
-        scale=pack.head_scale,
-        knots_of=pack.head_knots,
-        knots=pack.knots,
-        forest=pack.forest,
-    )
-
-
-def _moving(known: PackClass) -> npt.NDArray[np.bool_]:
-    """Sensors that in training practically never stood still over the longest window: for them stillness is a fault."""
-    spec = known.spec
-    sensors = [s.name for s in spec.sensors if s.feature]
-    longest = spec.windows[-1] if spec.windows else 0
-    moves = np.zeros(len(sensors), np.bool_)
-    for feature in features_of(spec):
-        if feature.window == longest and feature.statistic in ("range", "std"):
-            # The second of 17 quantiles: 94 % of the training windows moved more than this.
-            moves[sensors.index(feature.source)] = known.sketch[feature.index, 1] > 0
-    return moves
 
 
 def _carry(old: _LiveClass, new: _LiveClass) -> None:
