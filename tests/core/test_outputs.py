@@ -42,7 +42,7 @@ def test_failure_without_knots_is_the_logistic_function(margins, a, b):
         expected = 1 / (1 + np.exp(-(a * m.astype(np.float64) + b)))
     found = failure_values(m, a, b, NO_KNOTS)
     assert np.array_equal(np.isnan(found), np.isnan(expected))
-    assert np.allclose(found, expected, rtol=3e-7, atol=0, equal_nan=True)
+    assert np.allclose(found, expected, rtol=3e-7, atol=1e-37, equal_nan=True)
 
 
 @settings(deadline=None)

@@ -69,9 +69,9 @@ def test_every_task_ends_and_a_bad_asset_is_found_alone(
 
 def test_a_worker_may_take_longer_to_start_than_its_task_may(cluster: Cluster, tmp_path: Path) -> None:
     chunks = [("crash2",), ("crash3",), ("h",), ("i",)]  # those behind the crashes wait for new workers
-    ended = list(cluster.run(act, tasks_of(tmp_path, chunks), Limits(task_seconds_max=0.5, attempts_max=1)))
+    ended = list(cluster.run(act, tasks_of(tmp_path, chunks), Limits(task_seconds_max=2, attempts_max=1)))
     assert {e.task.name for e in ended if isinstance(e, Done)} == {"h", "i"}
-    assert all("died" in e.reason for e in ended if isinstance(e, Failed))
+    assert {e.task.name for e in ended if isinstance(e, Failed)} == {"crash2", "crash3"}
 
 
 def environment(name: str) -> str | None:
