@@ -40,9 +40,9 @@ def fleet(**changes) -> FleetSpec:
     return FleetSpec("pumps", (pump_spec(**changes),), split=SplitSpec(test_share=0.25))
 
 
-def write_history(path: Path, assets: int = 8, seed: int = 3, future=None) -> Path:
+def write_history(path: Path, assets: int = 8, seed: int = 3, future=None, file_rows: int = 1_000_000) -> Path:
     """`future`: (from row, change of values) applied to every asset's later rows, for tests of leaks."""
-    with HistoryWriter(path, {"pump": SENSORS}) as writer:
+    with HistoryWriter(path, {"pump": SENSORS}, file_rows) as writer:
         for number in sorted(range(assets), key=str):  # ids must ascend
             random = np.random.default_rng([seed, number])
             rows = DAYS * 24

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wheeltapper.errors import NotFound, Refused
-from wheeltapper_trainer.history import History, TableWriter, read_csv, read_table, write_table
+from wheeltapper_trainer.history import (
+    History,
+    TableWriter,
+    UnreadableFileError,
+    read_csv,
+    read_table,
+    write_table,
+)
 from wheeltapper_trainer.history_writer import HistoryWriter
 from wheeltapper_trainer.records import Asset, AssetReadings, Events, HistoryError, content_digest
 
@@ -57,6 +65,57 @@ def test_what_is_written_reads_back_in_any_order(tmp_path_factory: Any, sizes: l
     stored = [t for times, _ in written.values() for t in times.tolist()]
     if stored:
         assert history.span() == (min(stored), max(stored))
+
+
+@pytest.mark.parametrize("assets", [6, 24])
+def test_a_task_looks_at_its_own_files_alone_however_large_the_fleet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assets: int
+) -> None:
+    written = write(tmp_path / "h", {f"p{i:02d}": 4_096 for i in range(assets)}, file_rows=8_192)
+    whole = History.open(tmp_path / "h")
+    assert len(whole.reading_files()) == assets // 2
+    excerpt = pickle.loads(pickle.dumps(whole.excerpt(["p03", "p02"])))  # as it comes to a worker
+    digests = {asset_id: whole.digest(asset_id) for asset_id in ("p02", "p03")}
+    opened: list[str] = []
+    plain = pq.ParquetFile
+    monkeypatch.setattr(pq, "ParquetFile", lambda file: opened.append("readings") or plain(file))
+    for name in ("scan", "pq.read_table"):
+        monkeypatch.setattr(f"wheeltapper_trainer.history.{name}", lambda *_: pytest.fail("a worker scanned"))
+    part = History.of(excerpt)
+    assert part.asset_ids() == ["p02", "p03"]
+    assert {asset_id: part.digest(asset_id) for asset_id in digests} == digests
+    for found in part.read(["p02", "p03"], ["a", "b"]):
+        np.testing.assert_array_equal(found.values, written[found.asset_id][1])
+    assert part.events(["p03"]).codes.tolist() == ["seal"]
+    assert part.failed_components("pump") == {"seal"}
+    assert len(opened) == 1
+
+
+def test_an_excerpt_knows_what_failed_elsewhere_in_its_class(tmp_path: Path) -> None:
+    times, values = readings(10, 1)
+    with HistoryWriter(tmp_path / "h", {"pump": ["a"], "fan": ["c"]}) as writer:
+        for name in ("p1", "p2", "pump-with-a-long-name"):
+            writer.add(Asset(name, "pump", {}), times, values)
+        writer.add(Asset("f1", "fan", {}), times, values)
+        writer.add_events([("p1", 9, "failure", "seal"), ("p1", 3, "error", "e"), ("f1", 4, "failure", "hub")])
+    whole = History.open(tmp_path / "h")
+    excerpt = whole.excerpt(["p2", "pump-with-a-long-name"])
+    assert excerpt.failed == {"seal"}
+    assert len(excerpt.events) == 0
+    assert whole.excerpt(["p1"]).events.times.tolist() == [3, 9]
+
+
+def test_files_that_cannot_be_read_cost_their_assets_only_where_asked(tmp_path: Path) -> None:
+    write(tmp_path / "h", {f"p{i}": 4_096 for i in range(6)}, file_rows=8_192)
+    truncated = tmp_path / "h" / "readings" / "pump-00001.parquet"
+    truncated.write_bytes(truncated.read_bytes()[:-9])
+    with pytest.raises(UnreadableFileError, match=r"pump-00001\.parquet cannot be read as Parquet"):
+        History.open(tmp_path / "h").plan()
+    history = History.open(tmp_path / "h", skip_unreadable=True)
+    assert [part.asset_id for part in history.plan() if part.rows] == ["p0", "p1", "p4", "p5"]
+    assert history.lost().keys() == {"p2", "p3"}
+    assert "pump-00001.parquet cannot be read" in history.lost()["p2"]
+    assert history.span()[0] >= 0
 
 
 def test_small_assets_share_row_groups_and_large_ones_are_cut(tmp_path: Path) -> None:

@@ -221,6 +221,23 @@ def test_an_unreadable_asset_costs_only_itself(cluster: Cluster, tmp_path: Path)
     assert "the times of asset 'pump-2' fall" in trained.quarantined["pump-2"]
 
 
+def test_a_file_without_its_footer_costs_its_assets_alone(cluster: Cluster, tmp_path: Path) -> None:
+    history = tmp_path / "history"
+    write_history(history, assets=6, file_rows=4_300)  # two pumps a file
+    (history / "fleet.toml").write_text(fleet_toml(pump_fleet()))
+    files = sorted((history / "readings").iterdir())
+    assert len(files) == 3
+    files[1].write_bytes(files[1].read_bytes()[:-100])
+    trained = run(cluster, order_of(history, tmp_path))
+    assert trained.quarantined.keys() == {"pump-2", "pump-3"}
+    assert f"{files[1].name} cannot be read as Parquet" in trained.quarantined["pump-2"]
+    assert (trained.result["assets"], trained.result["assets_failed"]) == (6, 2)
+    for file in files:
+        file.write_bytes(b"PAR1")
+    with pytest.raises(CommandError, match=r"class 'pump' has no reading.*cannot be read as Parquet"):
+        run(cluster, order_of(history, tmp_path))
+
+
 def test_the_plan_says_what_a_history_lacks(history: Path, tmp_path: Path) -> None:
     spec = pump_fleet()
     renamed = dataclasses.replace(spec.classes[0], name="fan")

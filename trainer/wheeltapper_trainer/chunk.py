@@ -42,7 +42,7 @@ Sample = dict[str, npt.NDArray[Any]]
 
 def sample_chunk(job: TrainJob, chunk: Chunk) -> SampleDone:
     """SAMPLE: a bounded, deterministic choice of every asset's training and validation rows, for the class heads."""
-    reader = Reader(job, chunk.asset_class)
+    reader = Reader(job, chunk.asset_class, chunk.source)
     taught = job.asset_count(chunk.asset_class) - len(job.split(chunk.asset_class).test_assets)
     quota = max(_QUOTA_MIN, job.class_rows // max(1, taught))
     found: list[Sample] = []
@@ -100,7 +100,7 @@ def train_chunk(job: TrainJob, chunk: Chunk) -> ChunkDone:
 
     An asset that raises is left out of the file and named in the result; the rest of the chunk goes on.
     """
-    reader = Reader(job, chunk.asset_class)
+    reader = Reader(job, chunk.asset_class, chunk.source)
     heads = [load_head(job.class_path(chunk.asset_class, slot.index)) for slot in slots_of(reader.spec)]
     done: list[OwnHeads] = []
     for asset in reader.each(chunk.asset_ids):

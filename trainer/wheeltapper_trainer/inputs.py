@@ -12,7 +12,7 @@ from wheeltapper.features import feature_rows
 from wheeltapper.regimes import Regimes
 from wheeltapper.spec import ClassSpec
 
-from wheeltapper_trainer.history import History
+from wheeltapper_trainer.history import Excerpt, History
 from wheeltapper_trainer.job import TrainJob
 from wheeltapper_trainer.labels import label_column
 from wheeltapper_trainer.records import Asset, AssetReadings, Events
@@ -54,17 +54,17 @@ class Clock:
 
 
 class Reader:
-    """Reads assets of one class for a job; opened once per task."""
+    """Reads assets of one class for a job; opened once per task. `source`: those it will be asked for, or all."""
 
-    def __init__(self, job: TrainJob, asset_class: str) -> None:
+    def __init__(self, job: TrainJob, asset_class: str, source: Excerpt | None = None) -> None:
         self.job = job
         self.spec = job.asset_class(asset_class)
         self.clock = Clock()
-        self._history = History.open(job.history)
+        self._history = History.open(job.history) if source is None else History.of(source)
         self._regimes = load_regimes(job, asset_class)
         self._assets = {asset.asset_id: asset for asset in self._history.assets() if asset.asset_class == asset_class}
         self._events = self._history.events()
-        self._failure_codes = failure_codes(self._events, self._assets)
+        self._failure_codes = self._history.failed_components(asset_class)
 
     def rows(self, asset_id: str) -> AssetRows:
         """Everything about one asset. HistoryError where its file is broken."""

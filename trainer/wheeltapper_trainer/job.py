@@ -19,7 +19,7 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +36,23 @@ from wheeltapper.spec import (
     to_json,
 )
 
+from wheeltapper_trainer.records import Excerpt
+
 TRAIN, VALID, TEST, UNUSED = 0, 1, 2, 3  # the part a row belongs to; UNUSED rows lie in an embargo
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The assets one task reads and trains; all of one class. `digest` names its files."""
+    """The assets one task reads and trains; all of one class. `digest` names its files.
+
+    `source`: where their rows lie, on the way to a worker; None: to be looked up in the history.
+    """
 
     asset_class: str
     asset_ids: tuple[str, ...]
     rows: int
     digest: str
+    source: Excerpt | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

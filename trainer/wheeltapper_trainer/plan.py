@@ -16,7 +16,7 @@ from typing import Any
 from wheeltapper.errors import ConfigError
 from wheeltapper.spec import FleetSpec
 
-from wheeltapper_trainer.history import History, HistoryError, Part
+from wheeltapper_trainer.history import Excerpt, History, HistoryError, Part
 from wheeltapper_trainer.job import Chunk
 
 _CHUNKS_WANTED = 32  # so many give a steady progress and an even end on a few cores
@@ -44,6 +44,9 @@ def check_history(history: History, spec: FleetSpec) -> None:
                 f"class {entry.name!r} has no asset in {history.uri}; its classes are {sorted(known)}",
                 "name the classes of fleet.toml as assets.parquet does, or remove this one",
             )
+        if not any(part.rows for part in history.plan() if part.asset_class == entry.name):
+            why = next(iter(history.lost().values()), "its files hold none")
+            raise HistoryError(f"class {entry.name!r} has no reading in {history.uri}: {why}")
         _check_names("sensor", entry.name, [s.name for s in entry.sensors], history.sensors(entry.name), history.uri)
         attributes = {name for asset in own for name in asset.attributes}
         _check_names("attribute", entry.name, entry.statics, sorted(attributes), history.uri)
@@ -96,12 +99,12 @@ def digest_of(stage: str, basis: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def digest_assets(uri: str, asset_ids: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+def digest_assets(source: Excerpt) -> tuple[dict[str, str], dict[str, str]]:
     """(asset → content digest, asset → why it cannot be read); a task of its own, since it reads everything once."""
-    history = History.open(uri)
+    history = History.of(source)
     contents: dict[str, str] = {}
     unreadable: dict[str, str] = {}
-    for asset_id in asset_ids:
+    for asset_id in history.asset_ids():
         try:
             contents[asset_id] = history.digest(asset_id)
         except HistoryError as error:

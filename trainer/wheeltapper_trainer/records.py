@@ -17,6 +17,7 @@ from wheeltapper.spec import ANY_CODE, FleetSpec
 Times = NDArray[np.int64]
 Values = NDArray[np.float32]
 Words = NDArray[np.str_]
+Run = tuple[int, int, int]  # (row group, first row in it, rows)
 
 
 class HistoryError(CommandError):
@@ -67,20 +68,46 @@ class Events:
     def of_asset(self, asset_id: str) -> Events:
         """The events of one asset, found by bisection."""
         key = np.str_(asset_id)
-        return self._take(
+        return self.take(
             slice(int(np.searchsorted(self.asset_ids, key)), int(np.searchsorted(self.asset_ids, key, "right")))
         )
 
     def of_assets(self, asset_ids: Sequence[str]) -> Events:
-        return self._take(np.isin(self.asset_ids, np.array(asset_ids, np.str_)))
+        return self.take(np.isin(self.asset_ids, np.array(asset_ids, np.str_)))
 
     def times_of(self, kind: str, code: str = ANY_CODE) -> Times:
         """Times int64[k] of the events of `kind` and `code` (ANY_CODE: every code), as they stand."""
         wanted = (self.kinds == kind) & ((self.codes == code) | (code == ANY_CODE))
-        return self._take(wanted).times
+        return self.take(wanted).times
 
-    def _take(self, rows: Any) -> Events:
+    def take(self, rows: Any) -> Events:
+        """Some of the events: a slice, positions or a mask."""
         return Events(self.asset_ids[rows], self.times[rows], self.kinds[rows], self.codes[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where one asset's rows lie: file, and (row group, first row in it, rows) for each row group it touches."""
+
+    asset_id: str
+    asset_class: str
+    file: str
+    groups: tuple[Run, ...]
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """What a task needs to know of a history to read some assets of one class. It does not grow with the fleet.
+
+    Entries ascend by asset; `failed` names the components that ever failed on any asset of the class.
+    """
+
+    uri: str
+    assets: tuple[Asset, ...]
+    parts: tuple[Part, ...]
+    events: Events
+    failed: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from wheeltapper.regimes import Regimes, no_regimes
 from wheeltapper.spec import ClassSpec
 
-from wheeltapper_trainer.history import History
+from wheeltapper_trainer.history import Excerpt, History
 from wheeltapper_trainer.job import TRAIN, TrainJob, load_arrays, save_arrays
 from wheeltapper_trainer.split import parts_of
 
@@ -18,12 +20,28 @@ _ITERATIONS = 50
 Values = npt.NDArray[np.float32]
 
 
-def learn_regimes(job: TrainJob, asset_class: str) -> Regimes:
-    """Learn a class's regimes from training rows of up to 256 assets, store them in the run folder and return them."""
+def learn_regimes(job: TrainJob, asset_class: str, source: Excerpt | None = None) -> Regimes:
+    """Learn a class's regimes from training rows of up to 256 assets, store them in the run folder and return them.
+
+    `source`: the assets that `teachers` names; None: they are looked up in the history.
+    """
     spec = job.asset_class(asset_class)
-    regimes = no_regimes(spec) if spec.regime is None else regimes_of(spec, _training_rows(job, spec), job.seed)
+    regimes = no_regimes(spec)
+    if spec.regime is not None:
+        history = History.open(job.history) if source is None else History.of(source)
+        regimes = regimes_of(spec, _training_rows(job, spec, history), job.seed)
     save_regimes(job, asset_class, regimes)
     return regimes
+
+
+def teachers(job: TrainJob, spec: ClassSpec, asset_ids: Sequence[str]) -> list[str]:
+    """At most 256 of a class's assets, evenly spread over those that neither validate nor test; none without regimes.
+
+    Of its own answer it names all, so a worker that is given only these chooses the same."""
+    split = job.split(spec.name)
+    held_out = {*split.test_assets, *split.valid_assets}
+    candidates = [asset_id for asset_id in asset_ids if asset_id not in held_out] if spec.regime else []
+    return candidates[:: max(1, -(-len(candidates) // _ASSETS_MAX))]
 
 
 def save_regimes(job: TrainJob, asset_class: str, regimes: Regimes) -> None:
@@ -73,15 +91,12 @@ def regimes_of(spec: ClassSpec, values: Values, seed: int) -> Regimes:
     return Regimes(centroids, scale, means, inverse)
 
 
-def _training_rows(job: TrainJob, spec: ClassSpec) -> Values:
-    history = History.open(job.history)
+def _training_rows(job: TrainJob, spec: ClassSpec, history: History) -> Values:
     split = job.split(spec.name)
-    held_out = {*split.test_assets, *split.valid_assets}
-    candidates = [asset_id for asset_id in history.asset_ids(spec.name) if asset_id not in held_out]
-    step = max(1, -(-len(candidates) // _ASSETS_MAX))
-    per_asset = _ROWS_MAX // max(1, len(candidates[::step]))
+    chosen = teachers(job, spec, history.asset_ids(spec.name))
+    per_asset = _ROWS_MAX // max(1, len(chosen))
     found: list[Values] = []
-    for asset in history.read(candidates[::step], [sensor.name for sensor in spec.sensors]):
+    for asset in history.read(chosen, [sensor.name for sensor in spec.sensors]):
         parts = parts_of(spec, split, spec.targets[0], asset.asset_id, asset.times)
         rows = asset.values[parts == TRAIN]
         found.append(_clean(spec, rows[:: max(1, -(-len(rows) // max(1, per_asset)))]))

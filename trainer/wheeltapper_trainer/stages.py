@@ -9,7 +9,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,12 +19,11 @@ from wheeltapper_command.progress import Progress
 
 from wheeltapper_trainer.chunk import fit_class, load_samples, sample_chunk, train_chunk
 from wheeltapper_trainer.cluster import Cluster, Done, Failed, Limits, Task
-from wheeltapper_trainer.history import History
-from wheeltapper_trainer.inputs import failure_codes
+from wheeltapper_trainer.history import Excerpt, History
 from wheeltapper_trainer.job import Chunk, ChunkDone, ClassDone, SampleDone, TrainJob, load_arrays, slots_of
 from wheeltapper_trainer.ledger import Ledger
 from wheeltapper_trainer.plan import Group, chunk_of, digest_assets, digest_of, key_of, narrowed, single
-from wheeltapper_trainer.regimes import learn_regimes
+from wheeltapper_trainer.regimes import learn_regimes, teachers
 
 ChunkResult = TypeVar("ChunkResult", SampleDone, ChunkDone)
 
@@ -40,6 +38,7 @@ class Stages:
     """
 
     job: TrainJob
+    history: History
     cluster: Cluster
     ledger: Ledger
     limits: Limits
@@ -50,11 +49,19 @@ class Stages:
     reused: dict[str, int] = field(default_factory=dict)
     _contents: dict[str, str] = field(default_factory=dict)
 
+    def set_aside(self, reasons: Mapping[str, str]) -> None:
+        """Quarantine assets that are known to be lost before any task runs: asset → reason."""
+        for asset_id, reason in reasons.items():
+            self.quarantined[asset_id] = reason
+            self.ledger.log("set aside", asset=asset_id, reason=reason, attempts=0)
+
     def read_contents(self, groups: Sequence[Group]) -> Mapping[str, str]:
         """Asset → digest of its content. Assets that cannot be read are quarantined here."""
-        uri = self.job.history
+        excerpt = self.history.excerpt
         tasks = [
-            Task(f"read {g.asset_ids[0]}…", (uri, g.asset_ids), tuple(Task(a, (uri, (a,))) for a in g.asset_ids))
+            Task(
+                f"read {g.asset_ids[0]}…", (excerpt(g.asset_ids),), tuple(Task(a, (excerpt([a]),)) for a in g.asset_ids)
+            )
             for g in groups
         ]
         self.progress.start("reading", sum(len(g.asset_ids) for g in groups), "assets")
@@ -65,13 +72,14 @@ class Stages:
                 self.quarantined |= unreadable
                 self.progress.advance(len(contents) + len(unreadable), self._note())
             else:
-                self._set_aside(ended)
+                self._give_up(ended)
         self.progress.finish(self._note())
         return self._contents
 
     def learn_regimes(self) -> None:
         """The operating regimes of every class. CommandError where one cannot be learnt: its class has no features."""
-        tasks = [Task(f"regimes of {c.name}", (self.job, c.name)) for c in self.job.spec.classes]
+        ids = {c.name: teachers(self.job, c, self.history.asset_ids(c.name)) for c in self.job.spec.classes}
+        tasks = [Task(f"regimes of {name}", (self.job, name, self.history.excerpt(ids[name]))) for name in ids]
         for ended in self._run(_learn_regimes, tasks):
             if isinstance(ended, Failed):
                 raise CommandError(f"{ended.task.name} cannot be learnt: {ended.reason}")
@@ -153,7 +161,9 @@ class Stages:
 
         def task(group: Group) -> Task:
             chunk = chunk_of(group, stage, inputs[group.asset_class], self._contents)
-            return Task(chunk.digest, (self.job, chunk))
+            return Task(
+                chunk.digest, (self.job, dataclasses.replace(chunk, source=self.history.excerpt(chunk.asset_ids)))
+            )
 
         tasks: list[Task] = []
         for group in groups:
@@ -166,14 +176,14 @@ class Stages:
         again: list[Task] = []
         for ended in self._run(function, tasks):
             if isinstance(ended, Failed):
-                self._set_aside(ended)
+                self._give_up(ended)
                 continue
             pieces = {piece.arguments[1].asset_ids[0]: piece for piece in ended.task.alone}
             again += [pieces[asset_id] for asset_id, _ in ended.result.failed if asset_id in pieces]
             finished.append(self._taken(stage, ended, keys, last=not pieces))
         for ended in self._run(function, again):
             if isinstance(ended, Failed):
-                self._set_aside(ended)
+                self._give_up(ended)
             else:
                 finished.append(self._taken(stage, ended, keys, last=True))
         self.progress.finish(" · ".join(note for note in (_reused(len(known), "assets"), self._note()) if note))
@@ -222,7 +232,7 @@ class Stages:
             path = self.job.sample_path(chunk) if stage == "sample" else self.job.chunk_path(chunk)
             self.ledger.store(stage, chunk.digest, result, [path], {asset_id: keys[asset_id] for asset_id in there})
         self.progress.advance(len(chunk.asset_ids) - (0 if last else len(failed)), self._note())
-        return dataclasses.replace(chunk, asset_ids=there), result
+        return dataclasses.replace(chunk, asset_ids=there, source=None), result
 
     def _run(self, function: Callable[..., Any], tasks: Sequence[Task]) -> Iterator[Done | Failed]:
         """`Cluster.run`, with the time that its cores were there for this run added to `seconds`."""
@@ -233,10 +243,10 @@ class Stages:
         finally:
             self.seconds["cores"] += (time.perf_counter() - began) * cores
 
-    def _set_aside(self, ended: Failed) -> None:
+    def _give_up(self, ended: Failed) -> None:
         """Quarantine the one asset of a task that failed alone."""
-        asset_ids = ended.task.arguments[1]
-        for asset_id in asset_ids.asset_ids if isinstance(asset_ids, Chunk) else asset_ids:
+        source = ended.task.arguments[-1]
+        for asset_id in source.asset_ids if isinstance(source, Chunk) else [a.asset_id for a in source.assets]:
             self.quarantined[asset_id] = ended.reason
             self.ledger.log("set aside", asset=asset_id, reason=ended.reason, attempts=ended.attempts)
             self.progress.advance(1, self._note())
@@ -244,23 +254,14 @@ class Stages:
     def _note(self) -> str:
         return f"{len(self.quarantined)} failed" if self.quarantined else ""
 
-    @cached_property
-    def _codes(self) -> Mapping[str, Sequence[str]]:
-        """Class → the components that ever failed in it: the one thing an asset's labels take from its neighbours."""
-        history = History.open(self.job.history)
-        assets, events = history.assets(), history.events()
-        return {
-            spec.name: sorted(failure_codes(events, {a.asset_id: a for a in assets if a.asset_class == spec.name}))
-            for spec in self.job.spec.classes
-        }
-
     def _basis(self, asset_class: str) -> dict[str, Any]:
         """What every file of a class depends on beside its assets' contents. Alarms do not: they are chosen later."""
         job = self.job
         return {
             "spec": digest(dataclasses.replace(job.asset_class(asset_class), alarm=AlarmSpec())),
             "split": dataclasses.asdict(job.split(asset_class)),
-            "codes": self._codes[asset_class],
+            # The one thing that an asset's labels take from its neighbours.
+            "codes": sorted(self.history.failed_components(asset_class)),
             "seed": job.seed,
             "regimes": sha256_of(job.regimes_path(asset_class)),
             "versions": dict(self.versions),
@@ -296,9 +297,9 @@ def _facts(result: SampleDone | ChunkDone | ClassDone) -> dict[str, Any]:
     return {name: round(fact, 3) if isinstance(fact, float) else fact for name, fact in facts.items()}
 
 
-def _learn_regimes(job: TrainJob, asset_class: str) -> None:
+def _learn_regimes(job: TrainJob, asset_class: str, source: Excerpt) -> None:
     """`learn_regimes` without its arrays on the way back: they are in the run folder."""
-    learn_regimes(job, asset_class)
+    learn_regimes(job, asset_class, source)
 
 
 def _reused(count: int, unit: str = "heads") -> str:

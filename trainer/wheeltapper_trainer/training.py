@@ -68,17 +68,25 @@ class Planned:
 
     job: TrainJob
     groups: Sequence[Group]
+    history: History
 
 
 def plan(order: Order) -> Planned:
     """Read the fleet, hold the history against it, fix the split, cut the work. Raises what a user can mend."""
     spec = load_fleet(order.fleet)
-    history = History.open(order.history)
+    history = History.open(order.history, skip_unreadable=True)
     check_history(history, spec)
     groups = groups_of(history.plan(), spec)
     counts = tuple((c.name, sum(len(g.asset_ids) for g in groups if g.asset_class == c.name)) for c in spec.classes)
     splits = resolve_split(history, spec)
-    return Planned(TrainJob(order.history, str(order.run_dir), spec, splits, counts, spec.seed), groups)
+    return Planned(TrainJob(order.history, str(order.run_dir), spec, splits, counts, spec.seed), groups, history)
+
+
+def lost(planned: Planned) -> dict[str, str]:
+    """Asset → why it cannot be read, of the fleet's classes: its whole file is broken."""
+    names = {spec.name for spec in planned.job.spec.classes}
+    of_class = {asset.asset_id: asset.asset_class for asset in planned.history.assets()}
+    return {asset: reason for asset, reason in planned.history.lost().items() if of_class[asset] in names}
 
 
 def train(order: Order, progress: Progress) -> Trained:
@@ -92,9 +100,10 @@ def train_on(cluster: Cluster, planned: Planned, order: Order, progress: Progres
     """`train` on a cluster that is starting or running."""
     began = time.perf_counter()
     ledger = Ledger(order.run_dir, order.resume)
-    stages = Stages(planned.job, cluster, ledger, order.limits, progress, versions())
+    stages = Stages(planned.job, planned.history, cluster, ledger, order.limits, progress, versions())
     _compile(planned.job)
     cluster.wait_ready()
+    stages.set_aside(lost(planned))
     contents = stages.read_contents(planned.groups)
     stages.learn_regimes()
     samples = stages.sample(planned.groups)
