@@ -15,11 +15,14 @@ import atheris
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # the packs of the other tests
 # Readers of bytes only: Numba compiles the kernels from their byte code, which must stay as it is.
-KERNELS = [f"wheeltapper.{name}" for name in ("forest", "features", "scoring", "shapley", "pack_check")]
+KERNELS = [f"wheeltapper.{name}" for name in ("forest", "features", "scoring", "shapley", "reasons", "pack_check")]
 READERS = [
     *(f"wheeltapper.{name}" for name in ("config", "config_class", "config_text", "toml_table", "durations")),
     *(f"wheeltapper.{name}" for name in ("pack", "pack_layout", "pack_meta", "live")),
-    *(f"wheeltapper_scorer.{name}" for name in ("access", "opening", "records", "session", "wire")),
+    *(
+        f"wheeltapper_scorer.{name}"
+        for name in ("access", "opening", "records", "recovery", "session", "snapshot", "wire")
+    ),
     *(f"wheeltapper_gateway.{name}" for name in ("spool", "wire")),
 ]
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import struct
 import tempfile
 import time
 from array import array
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from packs import small_content
 from presses import content
+from wheeltapper import warmth
 from wheeltapper.config import parse_fleet
 from wheeltapper.errors import CommandError, PackError
 from wheeltapper.features import KERNELS
@@ -22,9 +26,10 @@ from wheeltapper.pack import Pack, write_pack
 from wheeltapper_gateway.spool import Kind, Spool
 from wheeltapper_gateway.wire import Columns, ProtocolError, decode_response
 from wheeltapper_proto import scoring_pb2 as pb
-from wheeltapper_scorer import records, wire
+from wheeltapper_scorer import records, segments, snapshot, wire
 from wheeltapper_scorer.access import read_grants
 from wheeltapper_scorer.faults import CallError
+from wheeltapper_scorer.recovery import recover
 from wheeltapper_scorer.resume import ResumePoints
 from wheeltapper_scorer.session import Session
 from wheeltapper_scorer.settings import Settings
@@ -104,6 +109,42 @@ def journal(data: bytes) -> None:
         raise AssertionError("records of more bytes than there are")
 
 
+def recovery(data: bytes) -> None:
+    """Records with sound checksums over any payloads, as a snapshot and the segment behind it: a start from them."""
+    kind = "snapshot" if data[:1] == b"s" else "segment"
+    files = {segments.segment_name(1): records.Writer(1).opening}
+    name = segments.snapshot_name(1) if kind == "snapshot" else segments.segment_name(1)
+    writer = records.Writer(1)
+    sealed = [writer.opening]
+    for number, piece in enumerate(_pieces(data[1:])):
+        about, payload = piece[:2].ljust(2, b"\x00"), piece[2:]
+        sealed += writer.encode(records.Record(number, about[0], about[1], 120_000_000, payload))
+    files[name] = b"".join(sealed)
+    recover(_Files(files), _fleet_pack(), 1, lambda _release, _sha256: None, SETTINGS)
+
+
+class _Files:
+    """A disk that is only read."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self._files = files
+
+    def names(self) -> list[str]:
+        return sorted(self._files)
+
+    def read(self, name: str) -> memoryview:
+        return memoryview(self._files[name])
+
+    def create(self, name: str) -> NoReturn:
+        raise AssertionError(f"a recovery wrote {name}")
+
+    def rename(self, old: str, new: str) -> NoReturn:
+        raise AssertionError(f"a recovery renamed {old} to {new}")
+
+    def remove(self, name: str) -> NoReturn:
+        raise AssertionError(f"a recovery removed {name}")
+
+
 def spool(data: bytes) -> None:
     """A spool file: these bytes as a whole, and laid over a good one."""
     with tempfile.TemporaryDirectory() as folder:
@@ -141,7 +182,7 @@ def grants(data: bytes) -> None:
 
 TARGETS: dict[str, Target] = {
     target.__name__: target
-    for target in (wire_stream, wire_unary, wire_answer, pack, journal, spool, fleet_toml, grants)
+    for target in (wire_stream, wire_unary, wire_answer, pack, journal, recovery, spool, fleet_toml, grants)
 }
 
 
@@ -165,6 +206,8 @@ def seeds(name: str) -> list[bytes]:
         for i, payload in enumerate((b"{}", b"", b"x" * 40)):
             parts += writer.encode(records.Record(i, records.Kind.BLOCK, 1, 5, payload))
         return [b"\x01" + b"".join(parts)]
+    if name == "recovery":
+        return [_taken_up(), _snapshot()]
     if name == "spool":
         return [_good_spool(), b"\x00\x10\x02\x00ab" * 8]
     if name == "fleet_toml":
@@ -188,6 +231,35 @@ def _conversation() -> list[bytes]:
     events = pb.EventBlock(sequence=2, handles=[0], times=[60_000_000], codes=[0])
     requests = (pb.StreamRequest(open=opening), pb.StreamRequest(readings=readings), pb.StreamRequest(events=events))
     return [request.SerializeToString() for request in requests]
+
+
+def _taken_up() -> bytes:
+    """What a journal holds of one stream."""
+    opening, readings, events = _conversation()
+    release = json.dumps({"release": 1, "pack": _fleet_pack().sha256}).encode()
+    kinds = records.Kind
+    told = [(kinds.RELEASE, 0, release), (kinds.OPEN, 1, opening), (kinds.BLOCK, 1, readings)]
+    told += [(kinds.BLOCK, 1, events), (kinds.CLOSE, 1, b"")]
+    return b"j" + b"".join(_record(*one) for one in told)
+
+
+def _snapshot() -> bytes:
+    """A snapshot of a scorer that holds two assets."""
+    fleet = LiveFleet(_fleet_pack(), 1, 1_000)
+    fleet.open_assets("press", ["a-1", "b"])
+    (state,) = (one for one in warmth.describe(fleet) if one.assets)
+    points = ResumePoints(8)
+    points.durable("gw", 1, 2)
+    head = snapshot.head_of(fleet, warmth.describe(fleet), 0, points.state())
+    number = [one.name for one in warmth.describe(fleet)].index(state.name)
+    rows = struct.pack("<QQQ", 0, 2, 0) + warmth.save_rows(fleet, state.name, 0, 2)
+    kinds = records.Kind
+    told = ((kinds.HEAD, 0, json.dumps(head).encode()), (kinds.ROWS, number, rows), (kinds.END, 0, b""))
+    return b"s" + b"".join(_record(*one) for one in told)
+
+
+def _record(kind: int, stream: int, payload: bytes) -> bytes:
+    return (len(payload) + 2).to_bytes(2, "little") + bytes([kind, stream]) + payload
 
 
 def _pieces(data: bytes) -> list[bytes]:
