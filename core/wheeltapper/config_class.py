@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
+from wheeltapper.durations import format_duration
 from wheeltapper.spec import (
     ANY_CODE,
     MICROSECONDS_PER_HOUR,
@@ -13,6 +14,7 @@ from wheeltapper.spec import (
     TARGET_KINDS,
     AlarmSpec,
     ClassSpec,
+    Costs,
     EventFeature,
     ModelSpec,
     RegimeSpec,
@@ -38,6 +40,8 @@ FEATURES_MAX = 16_000  # a pack's nodes number a feature and its missing-goes-le
 READINGS_MAX = 100_000
 CAP_READINGS_MAX = 1e9
 FLOAT32_MAX = 3.4028234663852886e38
+COST_MAX = 1e12
+INSPECTIONS_MAX = 1_000_000
 LATENESS_SLOTS = 3
 SKEW_US = 300_000_000  # 5 minutes
 
@@ -217,11 +221,11 @@ def _targets(table: Table, cadence_us: int, sensors: tuple[Sensor, ...]) -> tupl
     targets: list[Target] = []
     for kind in section.data:
         if kind == "rul":
-            targets.append(_rul(section.table(kind, ("cap",)), cadence_us))
+            targets.append(_rul(section.table(kind, ("cap", "lead", "costs")), cadence_us))
         elif kind == "failure":
             targets.extend(_failures(section, cadence_us))
         elif kind == "anomaly":
-            targets.append(_anomaly(section.table(kind, ("sensors",)), sensors))
+            targets.append(_anomaly(section.table(kind, ("sensors", "lead", "costs")), sensors))
     if not targets:
         mend = f"add [{table.path}.targets.anomaly], rul, or [[{table.path}.targets.failure]]"
         table.note("targets", f"at least one of {', '.join(TARGET_KINDS)}", mend, "none")
@@ -231,29 +235,33 @@ def _targets(table: Table, cadence_us: int, sensors: tuple[Sensor, ...]) -> tupl
 def _rul(table: Table, cadence_us: int) -> Target:
     """The cap is a number of readings where the cadence is "reading", otherwise a duration (kept in hours)."""
     if cadence_us < 0 and "cap" in table:  # the cadence has its own finding
-        return Target("rul", "rul", cap=1.0)
-    if cadence_us == 0:
-        return Target("rul", "rul", cap=table.number("cap", 1.0, 1.0, CAP_READINGS_MAX, required=True))
-    return Target("rul", "rul", cap=table.duration("cap", 1, 1, required=True) / MICROSECONDS_PER_HOUR)
+        cap = 1.0
+    elif cadence_us == 0:
+        cap = table.number("cap", 1.0, 1.0, CAP_READINGS_MAX, required=True)
+    else:
+        cap = table.duration("cap", 1, 1, required=True) / MICROSECONDS_PER_HOUR
+    return Target("rul", "rul", cap=cap, lead_us=_lead(table), costs=_costs(table))
 
 
 def _failures(section: Table, cadence_us: int) -> list[Target]:
     targets: list[Target] = []
     if section.data["failure"] == []:
         section.note("failure", f"1 to {TARGETS_MAX} tables", "remove it, or add a table with its horizon")
-    for one in section.tables("failure", ("code", "horizon"), high=TARGETS_MAX):
+    for one in section.tables("failure", ("code", "horizon", "lead", "costs"), high=TARGETS_MAX):
         code = one.name("code", ANY_CODE, also=ANY_CODE)
         name = "failure" if code == ANY_CODE else f"failure:{code}"
         if name in [t.name for t in targets]:
             one.note("code", "each code once", "remove the second", f"{code!r} again")
-        if cadence_us < 0 and "horizon" in one:
-            targets.append(Target("failure", name, code))
-        elif cadence_us == 0:
+        horizon_us = readings = 0
+        if cadence_us == 0:
             readings = one.whole("horizon", 1, 1, READINGS_MAX, required=True)
-            targets.append(Target("failure", name, code, horizon_readings=readings))
-        else:
+        elif cadence_us > 0 or "horizon" not in one:
             horizon_us = one.duration("horizon", 1, max(cadence_us, 1), required=True)
-            targets.append(Target("failure", name, code, horizon_us=horizon_us))
+        lead_us = _lead(one)
+        if lead_us and 0 < horizon_us <= lead_us:
+            allowed = f"a duration below the horizon, which is {format_duration(horizon_us)}"
+            one.note("lead", allowed, "shorten the lead, or lengthen the horizon: earlier than it nothing is learnt")
+        targets.append(Target("failure", name, code, horizon_us, readings, lead_us=lead_us, costs=_costs(one)))
     return targets
 
 
@@ -269,7 +277,26 @@ def _anomaly(table: Table, sensors: tuple[Sensor, ...]) -> Target:
         table.note(
             "sensors", "a class with at least 2 sensors that give features", mend, f"{len(able)} to predict from"
         )
-    return Target("anomaly", "anomaly", sensors=chosen)
+    return Target("anomaly", "anomaly", sensors=chosen, lead_us=_lead(table), costs=_costs(table))
+
+
+def _lead(table: Table) -> int | None:
+    """A target's own lead, None where it takes its class's."""
+    return table.duration("lead", 0) if "lead" in table else None
+
+
+def _costs(table: Table) -> Costs | None:
+    """What a missed failure, a false alarm and a planned replacement cost; None where the table is absent."""
+    if "costs" not in table:
+        return None
+    one = table.table("costs", [f.name for f in fields(Costs)])
+    missed = one.number("missed_failure", 1.0, 0.0, COST_MAX, above_low=True, required=True)
+    false = one.number("false_alarm", 1.0, 0.0, COST_MAX, above_low=True, required=True)
+    replacement = one.number("replacement", 0.0, 0.0, COST_MAX)
+    if replacement >= missed:
+        allowed = f"less than missed_failure, which is {missed:g}"
+        one.note("replacement", allowed, "correct one of them: otherwise no warning is ever worth it")
+    return Costs(missed, false, replacement)
 
 
 def _model(table: Table) -> ModelSpec:
@@ -291,7 +318,7 @@ def _model(table: Table) -> ModelSpec:
 
 
 def _alarm(table: Table) -> AlarmSpec:
-    one = table.table("alarm", ("budget_per_asset_week", "hold", "hysteresis", "lead"))
+    one = table.table("alarm", [f.name.removesuffix("_us") for f in fields(AlarmSpec)])
     usual = AlarmSpec()
     return AlarmSpec(
         budget_per_asset_week=one.number(
@@ -300,6 +327,10 @@ def _alarm(table: Table) -> AlarmSpec:
         hold=one.whole("hold", usual.hold, 1, 1_000),
         hysteresis=one.number("hysteresis", usual.hysteresis, 0.0, 1.0, above_low=True),
         lead_us=one.duration("lead", usual.lead_us),
+        costs=_costs(one),
+        inspections_per_week=one.whole("inspections_per_week", 1, 1, INSPECTIONS_MAX)
+        if "inspections_per_week" in one
+        else None,
     )
 
 

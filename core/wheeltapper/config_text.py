@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from wheeltapper.durations import format_duration
-from wheeltapper.spec import MICROSECONDS_PER_HOUR, AlarmSpec, ClassSpec, EventFeature, FleetSpec, Sensor, Target
+from wheeltapper.spec import MICROSECONDS_PER_HOUR, AlarmSpec, ClassSpec, Costs, EventFeature, FleetSpec, Sensor, Target
 
 _LINE_CHARACTERS = 100
 
@@ -67,20 +67,30 @@ def _event(event: EventFeature) -> dict[str, Any]:
 
 
 def _target(target: Target, cadence_us: int) -> dict[str, Any]:
+    keys: dict[str, Any] = {"sensors": list(target.sensors)}
     if target.kind == "rul":
-        return {"cap": target.cap if cadence_us == 0 else format_duration(round(target.cap * MICROSECONDS_PER_HOUR))}
-    if target.kind == "failure":
-        return {"code": target.code, "horizon": target.horizon_readings or format_duration(target.horizon_us)}
-    return {"sensors": list(target.sensors)}
+        keys = {"cap": target.cap if cadence_us == 0 else format_duration(round(target.cap * MICROSECONDS_PER_HOUR))}
+    elif target.kind == "failure":
+        keys = {"code": target.code, "horizon": target.horizon_readings or format_duration(target.horizon_us)}
+    if target.lead_us is not None:
+        keys["lead"] = format_duration(target.lead_us)
+    return keys | _costs(target.costs)
 
 
 def _alarm(alarm: AlarmSpec) -> dict[str, Any]:
-    return {
+    keys: dict[str, Any] = {
         "budget_per_asset_week": alarm.budget_per_asset_week,
         "hold": alarm.hold,
         "hysteresis": alarm.hysteresis,
         "lead": format_duration(alarm.lead_us),
     }
+    if alarm.inspections_per_week is not None:
+        keys["inspections_per_week"] = alarm.inspections_per_week
+    return keys | _costs(alarm.costs)
+
+
+def _costs(costs: Costs | None) -> dict[str, Any]:
+    return {} if costs is None else {"costs": {name: getattr(costs, name) for name in costs.__dataclass_fields__}}
 
 
 def _bounds(**bounds: float) -> dict[str, float]:

@@ -19,6 +19,7 @@ STATISTICS = ("mean", "std", "min", "max", "range", "slope", "ewma", "delta", "m
 TARGET_KINDS = ("rul", "failure", "anomaly")
 LEVELS = ("none", "fleet", "class", "asset")  # position = number on the wire and in the pack
 ANY_CODE = "*"
+_LATER = frozenset({"costs", "lead_us", "inspections_per_week"})  # left out where None, see `to_json`
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,15 @@ class RegimeSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Costs:
+    """What alarms and failures cost, in any one currency. `replacement`: of what was warned of in time and planned."""
+
+    missed_failure: float
+    false_alarm: float
+    replacement: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """One prediction per reading.
 
@@ -66,6 +76,8 @@ class Target:
     horizon_readings: int = 0
     cap: float = 0.0
     sensors: tuple[str, ...] = ()
+    lead_us: int | None = None  # None: the lead of its class's alarms
+    costs: Costs | None = None  # None: the costs of its class's alarms
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,8 @@ class AlarmSpec:
     hold: int = 1
     hysteresis: float = 0.8  # an alarm ends below hysteresis × threshold (rul: above threshold ÷ hysteresis)
     lead_us: int = 0  # a warning shorter than this before the failure came too late to count
+    costs: Costs | None = None  # thresholds then cost least on validation; None: they keep within the budget
+    inspections_per_week: int | None = None  # how many assets are looked at each week; None: one in ten
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +179,22 @@ class Feature:
     window: int = 0  # slots; 0 where there is none
 
 
+def lead_of(spec: ClassSpec, target: Target) -> int:
+    """How long before its failure an alarm must come to count, in µs."""
+    return spec.alarm.lead_us if target.lead_us is None else target.lead_us
+
+
+def costs_of(spec: ClassSpec, target: Target) -> Costs | None:
+    """What the alarms and failures of a target cost, None where nobody has said."""
+    return target.costs or spec.alarm.costs
+
+
+def without_alarms(spec: ClassSpec) -> ClassSpec:
+    """The class with every setting of its alarms as usual: what is left decides what is learnt."""
+    targets = tuple(dataclasses.replace(target, lead_us=None, costs=None) for target in spec.targets)
+    return dataclasses.replace(spec, targets=targets, alarm=AlarmSpec())
+
+
 def features_of(spec: ClassSpec) -> tuple[Feature, ...]:
     """The feature row of a class, in the order in which the kernel writes it.
 
@@ -208,7 +238,11 @@ def duration_label(microseconds: int) -> str:
 
 
 def to_json(spec: FleetSpec | ClassSpec) -> dict[str, Any]:
-    """A JSON object that `fleet_from_json` / `class_from_json` read back to an equal spec (±inf as null)."""
+    """A JSON object that `fleet_from_json` / `class_from_json` read back to an equal spec (±inf as null).
+
+    Settings that came after the first packs stand in it only where they are set, so that a fleet that does not use them
+    keeps its digest, and its packs stay readable by the version before.
+    """
     return {key: _plain(value) for key, value in dataclasses.asdict(spec).items()}
 
 
@@ -231,19 +265,26 @@ def class_from_json(document: dict[str, Any]) -> ClassSpec:
         for s in document["sensors"]
     )
     data["events"] = tuple(EventFeature(**{**e, "windows_us": tuple(e["windows_us"])}) for e in document["events"])
-    data["targets"] = tuple(Target(**{**t, "sensors": tuple(t["sensors"])}) for t in document["targets"])
+    data["targets"] = tuple(
+        Target(**{**t, "sensors": tuple(t["sensors"]), "costs": _costs(t)}) for t in document["targets"]
+    )
     regime = document["regime"]
     data["regime"] = None if regime is None else RegimeSpec(tuple(regime["sensors"]), regime["count"])
     data["model"] = ModelSpec(**document["model"])
-    data["alarm"] = AlarmSpec(**document["alarm"])
+    data["alarm"] = AlarmSpec(**{**document["alarm"], "costs": _costs(document["alarm"])})
     for key in ("windows", "statistics", "statics"):
         data[key] = tuple(document[key])
     return ClassSpec(**data)
 
 
+def _costs(document: dict[str, Any]) -> Costs | None:
+    found = document.get("costs")
+    return None if found is None else Costs(**found)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items() if item is not None or key not in _LATER}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, float) and value in (float("inf"), float("-inf")):

@@ -12,6 +12,7 @@ from wheeltapper.spec import (
     STATISTICS,
     AlarmSpec,
     ClassSpec,
+    Costs,
     EventFeature,
     FleetSpec,
     Gate,
@@ -64,11 +65,18 @@ sensors = ["load"]
 count = 3
 [classes.pump.targets.rul]
 cap = "14d"
+lead = "1d"
 [[classes.pump.targets.failure]]
 code = "bearing"
 horizon = "2d"
+lead = "12h"
+[classes.pump.targets.failure.costs]
+missed_failure = 5000
+false_alarm = 40.5
+replacement = 800
 [classes.pump.targets.anomaly]
 sensors = ["temperature"]
+lead = "0s"
 [classes.pump.model]
 rounds = 10
 asset_rounds = 0
@@ -86,6 +94,11 @@ budget_per_asset_week = 1
 hold = 2
 hysteresis = 0.9
 lead = "4h"
+inspections_per_week = 3
+[classes.pump.alarm.costs]
+missed_failure = 900
+false_alarm = 30
+replacement = 0
 """
 READINGS = (
     FULL.replace('"10min"', '"reading"')
@@ -113,12 +126,19 @@ EXPECTED = FleetSpec(
             events=(EventFeature("error", "e1", (43_200_000_000, 86_400_000_000), since=False),),
             regime=RegimeSpec(("load",), 3),
             targets=(
-                Target("rul", "rul", cap=336.0),
-                Target("failure", "failure:bearing", "bearing", horizon_us=172_800_000_000),
-                Target("anomaly", "anomaly", sensors=("temperature",)),
+                Target("rul", "rul", cap=336.0, lead_us=86_400_000_000),
+                Target(
+                    "failure",
+                    "failure:bearing",
+                    "bearing",
+                    horizon_us=172_800_000_000,
+                    lead_us=43_200_000_000,
+                    costs=Costs(5_000.0, 40.5, 800.0),
+                ),
+                Target("anomaly", "anomaly", sensors=("temperature",), lead_us=0),
             ),
             model=ModelSpec(10, 0, 3, 0.1, 1.0, 1.0, 1.0, 0.0, 0.0, 64, "cuda"),
-            alarm=AlarmSpec(1.0, 2, 0.9, 14_400_000_000),
+            alarm=AlarmSpec(1.0, 2, 0.9, 14_400_000_000, Costs(900.0, 30.0), 3),
         ),
     ),
 )
@@ -138,6 +158,7 @@ BAD_NAMES = ('""', '"a b"', '"-a"', '"a:b"', '"å"', '"*a"', TOO_LONG)
 BAD_NUMBERS = ("nan", "inf", "-inf", "1e400")
 BAD_SHARES = (*BAD_NUMBERS, "0", "-0.1", "1.01")
 BAD_DURATIONS = ('""', '"6"', '"h"', '"-6h"', '"6 h"', '"6H"', '"1.5h"', '"30min1h"', '"1h1h"', '"99999999d"', '"٣h"')
+BAD_COSTS = (*BAD_NUMBERS, "-1", "1e13")
 TWO_WHOLE = ("0", "-1", "1")
 
 # (section, key): the kinds of literal it takes, then values of a fitting kind that it must not take.
@@ -179,8 +200,14 @@ WRONG: dict[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     ("classes.pump.regimes", "count"): (("whole",), ("1", "65", "0")),
     ("classes.pump.targets.rul", "cap"): (("text",), (*BAD_DURATIONS, '"0s"')),
+    ("classes.pump.targets.rul", "lead"): (("text",), BAD_DURATIONS),
     ("classes.pump.targets.failure", "code"): (("text",), BAD_NAMES),
     ("classes.pump.targets.failure", "horizon"): (("text",), (*BAD_DURATIONS, '"0s"', '"9min"')),
+    ("classes.pump.targets.failure", "lead"): (("text",), (*BAD_DURATIONS, '"2d"', '"3d"')),
+    ("classes.pump.targets.failure.costs", "missed_failure"): (("whole", "number"), (*BAD_COSTS, "0", "800", "799.5")),
+    ("classes.pump.targets.failure.costs", "false_alarm"): (("whole", "number"), (*BAD_COSTS, "0")),
+    ("classes.pump.targets.failure.costs", "replacement"): (("whole", "number"), (*BAD_COSTS, "5000", "5001")),
+    ("classes.pump.targets.anomaly", "lead"): (("text",), BAD_DURATIONS),
     ("classes.pump.targets.anomaly", "sensors"): (
         ("array",),
         ("[]", '["temprature"]', '["load"]', '["vibration", "vibration"]', "[1]"),
@@ -200,6 +227,10 @@ WRONG: dict[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...]]] = {
     ("classes.pump.alarm", "hold"): (("whole",), ("0", "1001")),
     ("classes.pump.alarm", "hysteresis"): (("whole", "number"), BAD_SHARES),
     ("classes.pump.alarm", "lead"): (("text",), BAD_DURATIONS),
+    ("classes.pump.alarm", "inspections_per_week"): (("whole",), ("0", "-1", "1000001")),
+    ("classes.pump.alarm.costs", "missed_failure"): (("whole", "number"), (*BAD_COSTS, "0")),
+    ("classes.pump.alarm.costs", "false_alarm"): (("whole", "number"), (*BAD_COSTS, "0")),
+    ("classes.pump.alarm.costs", "replacement"): (("whole", "number"), (*BAD_COSTS, "900")),
 }  # fmt: skip
 CASES = [
     (section, key, literal)
@@ -212,6 +243,8 @@ REQUIRED = [
     ("classes.pump", "statistics"), ("classes.pump.sensors", "name"), ("classes.pump.events", "kind"),
     ("classes.pump.regimes", "sensors"), ("classes.pump.regimes", "count"), ("classes.pump.targets.rul", "cap"),
     ("classes.pump.targets.failure", "horizon"),
+    ("classes.pump.targets.failure.costs", "missed_failure"), ("classes.pump.targets.failure.costs", "false_alarm"),
+    ("classes.pump.alarm.costs", "missed_failure"), ("classes.pump.alarm.costs", "false_alarm"),
 ]  # fmt: skip
 
 
@@ -288,7 +321,8 @@ def test_the_table_of_wrong_values_covers_every_key() -> None:
 @pytest.mark.parametrize(("section", "key", "literal"), CASES)
 def test_a_wrong_value_is_named(section: str, key: str, literal: str) -> None:
     lines = findings(with_line(section, key, f"{key} = {literal}"))
-    partner = {"at_least": "at_most", "maximum": "minimum", "windows": "since", "output": "metric"}.get(key, key)
+    partners = {"at_least": "at_most", "maximum": "minimum", "windows": "since", "output": "metric"}
+    partner = (partners | {"missed_failure": "replacement"}).get(key, key)
     assert any(names_key(line, section, k) for line in lines for k in (key, partner)), lines
 
 

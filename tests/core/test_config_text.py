@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from wheeltapper.spec import (
     TARGET_KINDS,
     AlarmSpec,
     ClassSpec,
+    Costs,
     EventFeature,
     FleetSpec,
     Gate,
@@ -23,6 +26,9 @@ from wheeltapper.spec import (
     Sensor,
     SplitSpec,
     Target,
+    class_from_json,
+    to_json,
+    without_alarms,
 )
 
 
@@ -60,16 +66,19 @@ def asset_classes(draw: st.DrawFn, name: str) -> ClassSpec:
     cadence_us = draw(st.sampled_from([0, 1, 250_000, 1_000_000, 600_000_000, 3_600_000_000, 5_400_000_000]))
     codes = draw(st.lists(st.one_of(st.just("*"), NAMES), min_size=1, max_size=3, unique=True))
     horizon = draw(st.integers(max(cadence_us, 1), 10**12)) if cadence_us else draw(st.integers(1, 10_000))
+    costs = st.none() | st.builds(Costs, st.floats(101, 1e12), st.floats(0.01, 1e12), st.floats(0, 100))
+    leads = st.none() | st.integers(0, max(0, horizon - 1) if cadence_us else 10**12)
     cap = draw(st.integers(1, 10**12)) / MICROSECONDS_PER_HOUR if cadence_us else draw(st.floats(1.0, 1e6))
     watched = tuple(draw(st.lists(st.sampled_from(able), min_size=1, unique=True)))
     groups = {
-        "rul": [Target("rul", "rul", cap=cap)],
+        "rul": [Target("rul", "rul", cap=cap, lead_us=draw(leads), costs=draw(costs))],
         "failure": [
             Target("failure", "failure" if code == "*" else f"failure:{code}", code,
-                   horizon_us=horizon if cadence_us else 0, horizon_readings=0 if cadence_us else horizon)
+                   horizon_us=horizon if cadence_us else 0, horizon_readings=0 if cadence_us else horizon,
+                   lead_us=draw(leads), costs=draw(costs))
             for code in codes
         ],
-        "anomaly": [Target("anomaly", "anomaly", sensors=watched)],
+        "anomaly": [Target("anomaly", "anomaly", sensors=watched, lead_us=draw(leads))],
     }  # fmt: skip
     kinds = draw(st.lists(st.sampled_from(TARGET_KINDS), min_size=1, unique=True))
     counted = draw(st.lists(st.tuples(st.sampled_from(EVENT_KINDS), st.sampled_from(codes)), max_size=3, unique=True))
@@ -90,7 +99,14 @@ def asset_classes(draw: st.DrawFn, name: str) -> ClassSpec:
         events=tuple(EventFeature(kind, code, draw(spans), draw(st.booleans())) for kind, code in counted),
         regime=draw(st.sampled_from([None, regime])),
         model=ModelSpec(eta=draw(SHARES), gamma=draw(st.floats(0, 1e6)), rounds=draw(st.integers(1, 10_000))),
-        alarm=AlarmSpec(draw(SHARES), draw(st.integers(1, 1_000)), draw(SHARES), draw(st.integers(0, 10**12))),
+        alarm=AlarmSpec(
+            draw(SHARES),
+            draw(st.integers(1, 1_000)),
+            draw(SHARES),
+            draw(st.integers(0, 10**12)),
+            draw(costs),
+            draw(st.none() | st.integers(1, 1_000)),
+        ),
     )
 
 
@@ -111,6 +127,21 @@ def fleets(draw: st.DrawFn) -> FleetSpec:
 @settings(max_examples=60, deadline=None)
 def test_a_fleet_written_as_toml_reads_back_equal(spec: FleetSpec) -> None:
     assert parse_fleet(fleet_toml(spec)) == spec
+
+
+@given(fleets())
+@settings(max_examples=30, deadline=None)
+def test_a_class_survives_json_and_alarms_stand_apart(spec: FleetSpec) -> None:
+    for one in spec.classes:
+        assert class_from_json(json.loads(json.dumps(to_json(one)))) == one
+        plain = to_json(without_alarms(one))
+        assert set(plain["alarm"]) == {
+            "budget_per_asset_week",
+            "hold",
+            "hysteresis",
+            "lead_us",
+        }  # as in the first packs
+        assert all("lead_us" not in target and "costs" not in target for target in plain["targets"])
 
 
 @pytest.mark.parametrize("spec", [

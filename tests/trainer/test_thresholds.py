@@ -6,12 +6,23 @@ import numpy as np
 import pytest
 from trainer.pumps import HOUR, pump_spec
 from wheeltapper.spec import AlarmSpec, Target
+from wheeltapper_trainer.cases import WEEK_US, warnings_of
 from wheeltapper_trainer.job import TEST, VALID
 from wheeltapper_trainer.scores import ClassScores
-from wheeltapper_trainer.thresholds import choose_threshold, warnings_of
+from wheeltapper_trainer.thresholds import thresholds_of
 
 FAILURE = Target("failure", "failure:bearing", "bearing", horizon_us=10 * HOUR)
 RUL = Target("rul", "rul", "bearing", cap=50.0)
+
+
+def choose_threshold(spec, scores, output):
+    """`output` of a class whose outputs all have the one column of `scores`."""
+    count = len(spec.targets)
+    wide = {
+        name: np.repeat(getattr(scores, name), count, axis=1)
+        for name in ("labels", "raw_labels", "parts", "levels", "values", "class_values", "own_values")
+    }
+    return thresholds_of(spec, lambda: [dataclasses.replace(scores, **wide)])[output]
 
 
 def spec_of(target=FAILURE, **alarm):
@@ -91,7 +102,7 @@ def test_the_budget_binds():
     found = choose_threshold(spec_of(budget_per_asset_week=0.3), scores_of(columns, [[]] * 10), 0)
     assert 0 < found.cases_per_asset_week <= 0.3
     seen = warnings_of(spec_of(), scores_of(columns, [[]] * 10), 0, VALID, found.threshold)
-    assert len(seen.case_times) / seen.asset_weeks.sum() == pytest.approx(found.cases_per_asset_week)
+    assert len(seen.case_times) * WEEK_US / seen.observed_us.sum() == pytest.approx(found.cases_per_asset_week)
 
 
 def test_outputs_share_the_budget():

@@ -17,7 +17,7 @@ from wheeltapper.errors import CommandError, ConfigError
 from wheeltapper.outputs import Why
 from wheeltapper.pack import open_pack
 from wheeltapper.registry import Registry
-from wheeltapper.spec import AlarmSpec, FleetSpec, Gate, Target
+from wheeltapper.spec import AlarmSpec, Costs, FleetSpec, Gate, Target
 from wheeltapper_command.progress import Progress
 from wheeltapper_trainer import plan as planning
 from wheeltapper_trainer import stages
@@ -122,7 +122,10 @@ def test_another_alarm_budget_trains_nothing_again(
     cluster: Cluster, whole: tuple[Order, Trained], tmp_path: Path
 ) -> None:
     order, trained = whole
+    costs = Costs(missed_failure=500.0, false_alarm=10.0)
     spec = pump_fleet(alarm=AlarmSpec(budget_per_asset_week=0.2, hold=3))
+    targets = [dataclasses.replace(t, costs=costs, lead_us=6 * HOUR) for t in spec.classes[0].targets]
+    spec = dataclasses.replace(spec, classes=(dataclasses.replace(spec.classes[0], targets=tuple(targets)),))
     spec = dataclasses.replace(
         spec, gates=(Gate("rul", "rmse_capped", at_most=1e-3), Gate("rul", "rmse_capped", at_most=1e6))
     )
@@ -132,6 +135,8 @@ def test_another_alarm_budget_trains_nothing_again(
     assert changed.result["work_reused"] == len(list((order.run_dir / "done").rglob("*.json")))
     assert changed.result["pack"] != trained.result["pack"]
     assert [gate["passed"] for gate in changed.result["gates"]] == [False, True]
+    outputs = open_pack(Registry(tmp_path / "registry").resolve("candidate").pack_path).classes[0].outputs
+    assert all(output.metrics["cost_per_asset_month"] > 0 for output in outputs)
 
 
 def fragile() -> Callable[[TrainJob, Chunk], ChunkDone]:

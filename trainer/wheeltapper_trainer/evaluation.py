@@ -5,57 +5,49 @@
 
 A figure is {"value", "low", "high"}: 90 % interval by bootstrap over assets; null where it cannot be known. Levels:
 "answering" (what is served), "class" (without own heads), "own" (own heads wherever one was tried).
+
+Scores pass through a chunk at a time; what is kept grows with assets and weeks, not with rows.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from wheeltapper.outputs import Why
-from wheeltapper.spec import MICROSECONDS_PER_HOUR, ClassSpec, features_of
+from wheeltapper.spec import MICROSECONDS_PER_HOUR, ClassSpec, Target, costs_of, features_of, lead_of
 
 from wheeltapper_trainer import metrics
 from wheeltapper_trainer.assemble import unit_of
+from wheeltapper_trainer.cases import WEEK_US, Warnings, playable, warned_over
+from wheeltapper_trainer.figures import LevelFigures, Rows, draw_of, number
 from wheeltapper_trainer.job import TEST, Chunk, TrainJob, load_arrays, slots_of
-from wheeltapper_trainer.scores import ClassScores, load_scores, part_of
-from wheeltapper_trainer.thresholds import Threshold, Warnings, warnings_of
+from wheeltapper_trainer.labels import label_unit
+from wheeltapper_trainer.scores import ClassScores, each_scores, part_of
+from wheeltapper_trainer.thresholds import Threshold
 
 LEVEL_COLUMNS = {"answering": "values", "class": "class_values", "own": "own_values"}
 _WORST_ASSETS = 20
 _FEATURES = 30
-_INTERVAL_ROWS = 10_000
-
-Figure = dict[str, float | None]
+_INSPECTED_SHARE = 0.1  # of the assets each week, where fleet.toml does not say how many
 
 
 def evaluate(job: TrainJob, chunks: Sequence[Chunk], thresholds: Sequence[Threshold]) -> dict[str, Any]:
     """The Evaluation document of a finished run, from the scores its ASSET stage stored."""
     chosen = {(t.asset_class, t.output): t for t in thresholds}
-    classes: list[dict[str, Any]] = []
-    by_class: list[list[Warnings]] = []
+    seen: list[_Class] = []
     for spec in job.spec.classes:
-        scores = load_scores(job, spec.name, chunks)
-        if scores is None:
-            continue
-        own = [chosen[spec.name, target.name] for target in spec.targets]
-        seen = [warnings_of(spec, scores, o, TEST, t.threshold) for o, t in enumerate(own)]
-        by_class.append(seen)
-        classes.append(
-            {
-                "name": spec.name,
-                "assets": len(scores.asset_ids),
-                "outputs": [_output(job, spec, scores, o, t) for o, t in enumerate(own)],
-                "heads": _heads(spec, scores),
-                "features": _features(job, spec),
-                "worst_assets": _worst_assets(scores, seen),
-            }
-        )
-    return {"fleet": job.spec.name, "totals": _totals(by_class), "classes": classes}
+        one = _Class(spec, [chosen[spec.name, target.name] for target in spec.targets])
+        for scores in each_scores(job, spec.name, [c for c in chunks if c.asset_class == spec.name]):
+            one.add(scores)
+        if one.asset_ids:
+            seen.append(one)
+    return {"fleet": job.spec.name, "totals": _totals(seen), "classes": [one.document(job) for one in seen]}
 
 
 def flat_metrics(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, float | None]]:
@@ -69,128 +61,132 @@ def flat_metrics(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, fl
     }
 
 
-def _output(job: TrainJob, spec: ClassSpec, scores: ClassScores, output: int, chosen: Threshold) -> dict[str, Any]:
-    target = spec.targets[output]
-    rows, begin = part_of(scores, output, TEST)
-    asset = np.repeat(np.arange(len(begin) - 1), np.diff(begin))
-    last = begin[1:][np.diff(begin) > 0] - 1
-    labels, raw = scores.labels[rows, output], scores.raw_labels[rows, output]
-    levels: dict[str, dict[str, Figure]] = {}
-    for level, column in LEVEL_COLUMNS.items():
-        values = getattr(scores, column)[rows, output]
-        figures = _row_figures(target.kind, labels, values, asset, len(begin) - 1, job.seed)
-        if target.kind == "rul":
-            figures |= {
-                "rmse_raw": _figure(metrics.rmse(raw, values)),
-                "rmse_last": _figure(metrics.rmse(labels[last], values[last])),
-                "rmse_last_raw": _figure(metrics.rmse(raw[last], values[last])),
-                "phm08_last": _figure(metrics.phm08(labels[last], values[last])),
-                "phm08_last_raw": _figure(metrics.phm08(raw[last], values[last])),
-            }
-        figures |= _alarm_figures(warnings_of(spec, scores, output, TEST, chosen.threshold, column), job.seed)
-        levels[level] = figures
-    served = scores.values[rows, output]
-    return {
-        "name": target.name,
-        "kind": target.kind,
-        "unit": unit_of(spec, target.kind),
-        "threshold": _number(chosen.threshold),
-        "validation": {
-            "cases_per_asset_week": chosen.cases_per_asset_week,
-            "failures": chosen.failures,
-            "warned": chosen.warned,
-        },
-        "rows": len(rows),
-        "rows_known": int(metrics.known(labels, served).sum()),
-        "levels": levels,
-        "calibration": metrics.calibration_bins(labels, served) if target.kind == "failure" else [],
-        "lead_hours": _lead_hours(warnings_of(spec, scores, output, TEST, chosen.threshold)),
-    }
+@dataclass
+class _Class:
+    """One class, a chunk at a time."""
+
+    spec: ClassSpec
+    thresholds: Sequence[Threshold]
+    asset_ids: list[str] = field(default_factory=list)
+    leads: list[int] = field(default_factory=list)  # of each failure the longest over all outputs, -1 without a warning
+    cases: int = 0
+    false_cases: int = 0
+    observed_us: int = 0
+    _rows: list[int] = field(default_factory=list)
+    _levels: list[dict[str, LevelFigures]] = field(default_factory=list)  # by output
+    _heads: list[tuple[npt.NDArray[Any], ...]] = field(default_factory=list)  # reasons, tried, losses of a chunk
+    _worst: list[tuple[int, int, str, int, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._rows = [0] * len(self.spec.targets)
+        self._levels = [{level: LevelFigures(t.kind) for level in LEVEL_COLUMNS} for t in self.spec.targets]
+
+    def add(self, scores: ClassScores) -> None:
+        """Count one chunk."""
+        first = len(self.asset_ids)
+        self.asset_ids += [str(asset_id) for asset_id in scores.asset_ids]
+        self._heads.append((scores.reasons, scores.tried, scores.losses))
+        served = [self._add_output(scores, output, first) for output in range(len(self.spec.targets))]
+        self.cases += sum(len(seen.case_times) for seen in served)
+        self.false_cases += sum(int(seen.false_cases.sum()) for seen in served)
+        self.observed_us += int(served[0].observed_us.sum())
+        best = _best_leads(served)
+        self.leads += best.values()
+        self._worst = sorted([*self._worst, *_worth_a_look(scores, served, best)])[:_WORST_ASSETS]
+
+    def _add_output(self, scores: ClassScores, output: int, first: int) -> Warnings:
+        """Count one output on every level; returns what the served one warned of."""
+        spec, target = self.spec, self.spec.targets[output]
+        rows, begin = part_of(scores, output, TEST)
+        owner = np.repeat(np.arange(len(scores.asset_ids)), np.diff(begin))
+        labels, times = scores.labels[rows, output], scores.times[rows]
+        seeds = [int.from_bytes(hashlib.sha256(a.encode()).digest()[:8], "little") for a in scores.asset_ids.tolist()]
+        draw = np.array(seeds, np.uint64)[owner]
+        self._rows[output] += len(rows)
+        by_level: dict[str, Warnings] = {}
+        for level, column in LEVEL_COLUMNS.items():
+            by_level[level] = playable(spec, scores, output, TEST, column).warnings(self.thresholds[output].threshold)
+            found = Rows(
+                owner + first,
+                times,
+                labels,
+                scores.raw_labels[rows, output],
+                getattr(scores, column)[rows, output],
+                _hits(spec, target, labels),
+                draw_of(draw, times),
+            )
+            self._levels[output][level].add(found, first, len(scores.asset_ids), by_level[level])
+        return by_level["answering"]
+
+    def document(self, job: TrainJob) -> dict[str, Any]:
+        order = np.argsort(np.array(self.asset_ids), kind="stable")
+        drawn = metrics.draws_of(len(order), job.seed)
+        names = ("asset_id", "failures", "missed", "false_cases", "own_heads")
+        worst = [(asset, failures, -missed, -false, own) for missed, false, asset, failures, own in self._worst]
+        return {
+            "name": self.spec.name,
+            "assets": len(self.asset_ids),
+            "outputs": [self._output(output, order, drawn) for output in range(len(self.spec.targets))],
+            "heads": self._own_heads(order),
+            "features": _features(job, self.spec),
+            "worst_assets": [dict(zip(names, row, strict=True)) for row in worst],
+        }
+
+    def _output(self, output: int, order: npt.NDArray[np.int64], drawn: npt.NDArray[np.uint8]) -> dict[str, Any]:
+        spec, target, chosen = self.spec, self.spec.targets[output], self.thresholds[output]
+        inspections = spec.alarm.inspections_per_week or math.ceil(_INSPECTED_SHARE * len(order))
+        costs = costs_of(spec, target)
+        levels = self._levels[output]
+        served = levels["answering"]
+        return {
+            "name": target.name,
+            "kind": target.kind,
+            "unit": unit_of(spec, target.kind),
+            "threshold": number(chosen.threshold),
+            "threshold_by": chosen.by,
+            "lead_required_hours": lead_of(spec, target) / MICROSECONDS_PER_HOUR,
+            "inspections_per_week": inspections,
+            "validation": {
+                "cases_per_asset_week": chosen.cases_per_asset_week,
+                "failures": chosen.failures,
+                "warned": chosen.warned,
+                "cost_per_asset_month": number(chosen.cost_per_asset_month),
+            },
+            "rows": self._rows[output],
+            "rows_known": served.rows_known(),
+            "levels": {level: one.figures(order, drawn, inspections, costs) for level, one in levels.items()},
+            "calibration": served.bins() if target.kind == "failure" else [],
+            "lead_hours": served.lead_hours(),
+        }
+
+    def _own_heads(self, order: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+        """Per slot: how many assets tried an own head, kept it, and why the others have none."""
+        reasons, tried, losses = (np.concatenate(column)[order] for column in zip(*self._heads, strict=True))
+        found = []
+        for slot in slots_of(self.spec):
+            own = reasons[:, slot.index]
+            why = {reason.name: int((own == reason).sum()) for reason in Why if (own == reason).any()}
+            loss = np.array([math.nan, math.nan])
+            if tried[:, slot.index].any():
+                loss = np.nanmean(losses[tried[:, slot.index], slot.index], axis=0)
+            found.append(
+                {
+                    "slot": slot.name,
+                    "tried": int(tried[:, slot.index].sum()),
+                    "kept": why.get(Why.OWN_HEAD_KEPT.name, 0),
+                    "why": why,
+                    "validation_loss": {"class": number(loss[0]), "own": number(loss[1])},
+                }
+            )
+        return found
 
 
-def _row_figures(
-    kind: str,
-    labels: npt.NDArray[np.float32],
-    values: npt.NDArray[np.float32],
-    asset: npt.NDArray[np.int64],
-    assets: int,
-    seed: int,
-) -> dict[str, Figure]:
-    """The figures of single rows, each with its interval."""
-    there = np.flatnonzero(metrics.known(labels, values))
-    there = there[np.argsort(-values[there], kind="stable")]  # sorted once, so each draw's sort has nothing to do
-    labels, values, asset = labels[there], values[there], asset[there]
-    wanted: dict[str, Callable[..., float]] = {"rmse": metrics.rmse, "mae": metrics.mae}
-    if kind != "rul":
-        wanted = {"pr_auc": metrics.pr_auc, "roc_auc": metrics.roc_auc}
-    if kind == "failure":
-        wanted["brier"] = metrics.brier
-    found = {} if kind == "rul" else {"base_rate": _figure(float(labels.mean()) if len(labels) else math.nan)}
-
-    # Every k-th of the rows sorted by score: the same curve, and an interval in a fraction of the time.
-    few = slice(None, None, max(1, len(labels) // _INTERVAL_ROWS))
-
-    def drawn(metric: Callable[..., float], counts: npt.NDArray[np.float64]) -> float:
-        return metric(labels[few], values[few], counts[asset[few]])
-
-    for name, metric in wanted.items():
-        interval = metrics.bootstrap_interval(partial(drawn, metric), assets, seed)
-        found[name] = _figure(metric(labels, values), interval)
-    return found
-
-
-def _alarm_figures(seen: Warnings, seed: int) -> dict[str, Figure]:
-    """Alarms against failures, per asset so that they can be drawn again."""
-    assets = len(seen.asset_weeks)
-    failures, warned, false, cases = (
-        np.bincount(which, minlength=assets).astype(np.float64)
-        for which in (
-            seen.failure_assets,
-            seen.failure_assets[seen.lead_us >= 0],
-            seen.case_assets[seen.false_cases],
-            seen.case_assets,
-        )
-    )
-
-    def share(part: npt.NDArray[np.float64], whole: npt.NDArray[np.float64]) -> Figure:
-        def of(counts: npt.NDArray[np.float64]) -> float:
-            total = float(counts @ whole)
-            return float(counts @ part) / total if total > 0 else math.nan
-
-        return _figure(of(np.ones(assets)), metrics.bootstrap_interval(of, assets, seed))
-
-    leads = _lead_hours(seen)
-    return {
-        "failures": _figure(float(failures.sum())),
-        "warned": _figure(float(warned.sum())),
-        "recall": share(warned, failures),
-        "cases": _figure(float(cases.sum())),
-        "precision": share(cases - false, cases),
-        "cases_per_asset_week": share(cases, seen.asset_weeks),
-        "false_per_asset_week": share(false, seen.asset_weeks),
-        "lead_median_hours": _figure(float(np.median(leads)) if leads else math.nan),
-    }
-
-
-def _heads(spec: ClassSpec, scores: ClassScores) -> list[dict[str, Any]]:
-    """Per slot: how many assets tried an own head, kept it, and why the others have none."""
-    found = []
-    for slot in slots_of(spec):
-        reasons = scores.reasons[:, slot.index]
-        why = {reason.name: int((reasons == reason).sum()) for reason in Why if (reasons == reason).any()}
-        loss = np.array([math.nan, math.nan])
-        if scores.tried[:, slot.index].any():
-            loss = np.nanmean(scores.losses[scores.tried[:, slot.index], slot.index], axis=0)
-        found.append(
-            {
-                "slot": slot.name,
-                "tried": int(scores.tried[:, slot.index].sum()),
-                "kept": why.get(Why.OWN_HEAD_KEPT.name, 0),
-                "why": why,
-                "validation_loss": {"class": _number(loss[0]), "own": _number(loss[1])},
-            }
-        )
-    return found
+def _hits(spec: ClassSpec, target: Target, labels: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """bool[n]: rows that a failure follows within the span in which a warning counts; never where it is unknown."""
+    if target.kind != "rul":
+        return labels > 0
+    span = warned_over(spec, target) / label_unit(spec)
+    return (labels <= span) & (labels < (target.cap or math.inf))
 
 
 def _features(job: TrainJob, spec: ClassSpec) -> list[dict[str, Any]]:
@@ -218,31 +214,29 @@ def _features(job: TrainJob, spec: ClassSpec) -> list[dict[str, Any]]:
     ]
 
 
-def _worst_assets(scores: ClassScores, seen: Sequence[Warnings]) -> list[dict[str, Any]]:
-    """The assets that most need a look: failures nobody was warned of, then false alarms."""
-    rows = []
-    for asset, asset_id in enumerate(scores.asset_ids):
-        leads = _best_leads([_of_asset(w, asset) for w in seen])
-        false = sum(int((w.false_cases & (w.case_assets == asset)).sum()) for w in seen)
-        missed = sum(lead < 0 for lead in leads.values())
-        if missed or false:
-            own = int((scores.reasons[asset] == Why.OWN_HEAD_KEPT).sum())
-            rows.append((-missed, -false, str(asset_id), len(leads), own))
-    names = ("asset_id", "failures", "missed", "false_cases", "own_heads")
-    worst = sorted(rows)[:_WORST_ASSETS]
-    return [dict(zip(names, (a, f, -missed, -false, own), strict=True)) for missed, false, a, f, own in worst]
+def _worth_a_look(
+    scores: ClassScores, served: Sequence[Warnings], best: dict[tuple[int, int], int]
+) -> list[tuple[int, int, str, int, int]]:
+    """(-missed, -false cases, asset, failures, own heads): failures nobody was warned of first, then false alarms."""
+    failures, missed, false = (np.zeros(len(scores.asset_ids), np.int64) for _ in range(3))
+    for (asset, _), lead in best.items():
+        failures[asset] += 1
+        missed[asset] += lead < 0
+    for seen in served:
+        false += np.bincount(seen.case_assets[seen.false_cases], minlength=len(false))
+    own = (scores.reasons == Why.OWN_HEAD_KEPT).sum(axis=1)
+    return [
+        (-int(missed[a]), -int(false[a]), str(scores.asset_ids[a]), int(failures[a]), int(own[a]))
+        for a in np.flatnonzero(missed + false)
+    ]
 
 
-def _totals(by_class: Sequence[Sequence[Warnings]]) -> dict[str, Any]:
+def _totals(classes: Sequence[_Class]) -> dict[str, Any]:
     """All outputs together: a failure is warned of if any output warned; every false case of any output counts."""
-    leads: list[int] = []
-    for seen in by_class:
-        found = [list(zip(w.failure_assets, w.failure_times, w.lead_us, strict=True)) for w in seen]
-        leads += _best_leads(found).values()
+    leads = [lead for one in classes for lead in one.leads]
     warned = [lead / MICROSECONDS_PER_HOUR for lead in leads if lead >= 0]
-    weeks = sum(float(seen[0].asset_weeks.sum()) for seen in by_class if seen)
-    false = sum(int(w.false_cases.sum()) for seen in by_class for w in seen)
-    cases = sum(len(w.case_times) for seen in by_class for w in seen)
+    weeks = sum(one.observed_us for one in classes) / WEEK_US
+    cases, false = sum(one.cases for one in classes), sum(one.false_cases for one in classes)
     return {
         "failures": len(leads),
         "failures_warned": len(warned),
@@ -256,28 +250,11 @@ def _totals(by_class: Sequence[Sequence[Warnings]]) -> dict[str, Any]:
     }
 
 
-def _of_asset(seen: Warnings, asset: int) -> list[tuple[int, int, int]]:
-    rows = seen.failure_assets == asset
-    return [(asset, int(t), int(lead)) for t, lead in zip(seen.failure_times[rows], seen.lead_us[rows], strict=True)]
-
-
-def _best_leads(found: Sequence[Sequence[tuple[int, int, int]]]) -> dict[tuple[int, int], int]:
+def _best_leads(served: Sequence[Warnings]) -> dict[tuple[int, int], int]:
     """(asset, failure time) → its longest lead over all outputs, -1 where none warned."""
     best: dict[tuple[int, int], int] = {}
-    for rows in found:
-        for asset, failure, lead in rows:
-            key = (int(asset), int(failure))
-            best[key] = max(best.get(key, -1), int(lead))
+    for seen in served:
+        columns = (seen.failure_assets, seen.failure_times, seen.lead_us)
+        for asset, failure, lead in zip(*(column.tolist() for column in columns), strict=True):
+            best[asset, failure] = max(best.get((asset, failure), -1), lead)
     return best
-
-
-def _lead_hours(seen: Warnings) -> list[float]:
-    return sorted((seen.lead_us[seen.lead_us >= 0] / MICROSECONDS_PER_HOUR).tolist())
-
-
-def _figure(value: float, interval: tuple[float, float] = (math.nan, math.nan)) -> Figure:
-    return {"value": _number(value), "low": _number(interval[0]), "high": _number(interval[1])}
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -36,15 +36,41 @@ def phm08(label: Floats, score: Floats) -> float:
     NaN of no rows.
     """
     there = known(label, score)
-    if not there.any():
-        return float("nan")
-    error = score[there].astype(np.float64) - label[there].astype(np.float64)
-    return float(np.sum(np.expm1(np.where(error < 0, -error / 13.0, error / 10.0))))
+    return float(np.sum(phm08_penalty(label[there], score[there]))) if there.any() else float("nan")
+
+
+def phm08_penalty(label: Floats, score: Floats) -> npt.NDArray[np.float64]:
+    """float64[n]: each row's part of `phm08`; NaN where either is missing."""
+    error = score.astype(np.float64) - label.astype(np.float64)
+    return np.asarray(np.expm1(np.where(error < 0, -error / 13.0, error / 10.0)))
+
+
+def calibration_error(bins: Sequence[Mapping[str, float]]) -> float:
+    """Expected calibration error: how far the observed share lies from what was predicted, over all rows of `bins`."""
+    rows = sum(one["rows"] for one in bins)
+    return sum(one["rows"] * abs(one["observed"] - one["predicted"]) for one in bins) / rows if rows else float("nan")
+
+
+def inspected(week: npt.NDArray[np.int64], score: Floats, inspections: int) -> npt.NDArray[np.bool_]:
+    """bool[n]: the rows that are looked at, where each week the `inspections` highest scores are.
+
+    A row is an asset in a week; of equal scores the first rows are taken.
+    """
+    order = np.lexsort((-score, week))
+    first = np.flatnonzero(np.diff(week[order], prepend=-1 << 60))
+    rank = np.arange(len(order)) - np.repeat(first, np.diff(np.append(first, len(order))))
+    taken = np.zeros(len(order), np.bool_)
+    taken[order[rank < inspections]] = True
+    return taken
 
 
 def pr_auc(label: Floats, score: Floats, weight: Floats | None = None) -> float:
     """Average precision: precision weighted by each step of recall, ties taken together; NaN without a positive."""
-    hits, taken = _curve(label, score, weight)
+    return pr_auc_of(*_curve(label, score, weight))
+
+
+def pr_auc_of(hits: npt.NDArray[np.float64], taken: npt.NDArray[np.float64]) -> float:
+    """`pr_auc` of (positives, rows) at or above each distinct score, highest first."""
     if not len(hits) or hits[-1] == 0:
         return float("nan")
     precision = np.divide(hits, taken, out=np.zeros_like(hits), where=taken > 0)
@@ -53,7 +79,11 @@ def pr_auc(label: Floats, score: Floats, weight: Floats | None = None) -> float:
 
 def roc_auc(label: Floats, score: Floats, weight: Floats | None = None) -> float:
     """The chance that a positive outscores a negative, ties half; NaN without both."""
-    hits, taken = _curve(label, score, weight)
+    return roc_auc_of(*_curve(label, score, weight))
+
+
+def roc_auc_of(hits: npt.NDArray[np.float64], taken: npt.NDArray[np.float64]) -> float:
+    """`roc_auc` of (positives, rows) at or above each distinct score, highest first."""
     if not len(hits) or hits[-1] == 0 or taken[-1] == hits[-1]:
         return float("nan")
     recall = np.concatenate([[0.0], hits / hits[-1]])
@@ -87,11 +117,23 @@ def bootstrap_interval(
     Assets, not rows, because an asset's rows resemble each other. (NaN, NaN) where fewer than half the draws have a
     value.
     """
+    drawn = draws_of(assets, seed, draws)
+    return interval_of(np.array([statistic(counts.astype(np.float64)) for counts in drawn]), draws)
+
+
+def draws_of(assets: int, seed: int, draws: int = 100) -> npt.NDArray[np.uint8]:
+    """uint8[draws, assets]: how often each asset is drawn; of fewer than two assets nothing can be drawn."""
     random = np.random.default_rng(seed)
-    drawn = [random.multinomial(assets, np.full(assets, 1.0 / assets)) for _ in range(draws if assets > 1 else 0)]
-    found = np.array([statistic(counts.astype(np.float64)) for counts in drawn])
+    found = np.empty((draws if assets > 1 else 0, assets), np.uint8)
+    for row in found:
+        row[:] = random.multinomial(assets, np.full(assets, 1.0 / assets))
+    return found
+
+
+def interval_of(found: npt.NDArray[np.float64], draws: int = 100) -> tuple[float, float]:
+    """The 90 % interval of a statistic's values float64[draws]; (NaN, NaN) where fewer than half the draws have one."""
     found = found[np.isfinite(found)]
-    if len(found) * 2 < draws:
+    if len(found) * 2 < draws or not len(found):
         return float("nan"), float("nan")
     low, high = np.quantile(found, [0.05, 0.95])
     return float(low), float(high)

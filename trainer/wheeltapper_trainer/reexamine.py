@@ -67,7 +67,7 @@ def evaluate_pack(pack: Pack, release: int, uri: str, cpus: int, progress: Progr
         raise NotFound(f"{uri} has no reading in the test part of release {release}", "bring a later history")
     for entry in document["classes"]:  # what only the training run knows
         for output in entry["outputs"]:
-            del output["validation"]
+            del output["validation"], output["threshold_by"]
         for head in entry["heads"]:
             del head["tried"], head["validation_loss"]
         del entry["features"]

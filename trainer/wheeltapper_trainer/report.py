@@ -28,11 +28,14 @@ _QUARANTINED_SHOWN = 200
 # Which figures of an output stand in the table of metrics, by kind of target.
 _SHOWN = {
     "rul": ("rmse", "mae", "rmse_last", "phm08_last"),
-    "failure": ("pr_auc", "roc_auc", "brier"),
+    "failure": ("pr_auc", "roc_auc", "brier", "calibration_error"),
     "anomaly": ("pr_auc", "roc_auc"),
 }
 _JUDGED_BY = {"rul": "rmse", "failure": "pr_auc", "anomaly": "pr_auc"}  # compares levels
-_ALARMS = ("recall", "precision", "lead_median_hours", "cases_per_asset_week", "false_per_asset_week")
+_ALARMS = (
+    "recall", "precision", "lead_median_hours", "cases_per_asset_week", "false_per_asset_week", "inspection_precision",
+    "cost_per_asset_month",
+)  # fmt: skip
 
 Document = Mapping[str, Any]
 
@@ -90,7 +93,6 @@ def view_of(
         "figure_names": FIGURES,
         "level_names": LEVELS,
         "why_names": WHY,
-        "alarm_figures": _ALARMS,
         "classes": [_class_view(spec, entry) for spec, entry in classes],
         "phases": _phases(result["seconds"]),
         "quarantined": list(result["quarantined"].items())[:_QUARANTINED_SHOWN],
@@ -122,7 +124,7 @@ def _class_view(spec: ClassSpec, entry: Document) -> dict[str, Any]:
     outputs = [
         {
             **output,
-            "shown": [f for f in _SHOWN[output["kind"]] if output["levels"]["answering"][f]["value"] is not None],
+            "shown": [f for f in _SHOWN[output["kind"]] if _known(output, f)],
             "judged_by": _JUDGED_BY[output["kind"]],
             "best": _best(output),
             "budget": spec.alarm.budget_per_asset_week / len(entry["outputs"]),
@@ -135,6 +137,7 @@ def _class_view(spec: ClassSpec, entry: Document) -> dict[str, Any]:
         "assets": entry["assets"],
         "budget": spec.alarm.budget_per_asset_week,
         "outputs": outputs,
+        "alarm_figures": [name for name in _ALARMS if any(name in o["levels"]["answering"] for o in outputs)],
         "heads": entry["heads"],
         "worst_assets": entry["worst_assets"],
         "features": _bars(
@@ -143,6 +146,11 @@ def _class_view(spec: ClassSpec, entry: Document) -> dict[str, Any]:
         "by_source": _bars(_summed(features, "source")),
         "by_statistic": _bars(_summed(features, "statistic")),
     }
+
+
+def _known(output: Document, name: str) -> bool:
+    found = output["levels"]["answering"].get(name)
+    return found is not None and found["value"] is not None
 
 
 def _best(output: Document) -> str:

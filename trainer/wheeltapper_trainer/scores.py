@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from wheeltapper_trainer.job import UNUSED, Chunk, TrainJob, load_arrays
+from wheeltapper_trainer.job import UNUSED, Chunk, TrainJob
 
 ROW_COLUMNS = ("times", "labels", "raw_labels", "parts", "levels", "values", "class_values", "own_values")
+_ASSET_COLUMNS = ("asset_ids", "reasons", "tried", "losses")
+_FAILURE_COLUMNS = ("failure_times", "failure_codes")
+_READ = (*ROW_COLUMNS, *_ASSET_COLUMNS, *_FAILURE_COLUMNS, "row_begin", "failure_begin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +52,18 @@ class ClassScores:
         return times if code is None else times[self.failure_codes[rows] == code]
 
 
+def each_scores(job: TrainJob, asset_class: str, chunks: Sequence[Chunk]) -> Iterator[ClassScores]:
+    """The scores of a class, a chunk at a time, so that no more than one chunk is in memory however large the fleet."""
+    for chunk in chunks:
+        scores = load_scores(job, asset_class, [chunk])
+        if scores is not None:
+            yield scores
+
+
 def load_scores(job: TrainJob, asset_class: str, chunks: Sequence[Chunk]) -> ClassScores | None:
-    """The scores of a class from the files of its chunks; None where no asset was scored."""
+    """All scores of a class from the files of its chunks at once; None where no asset was scored."""
     own = [chunk for chunk in chunks if chunk.asset_class == asset_class]
-    read = [(load_arrays(job.chunk_path(chunk)), chunk.asset_ids) for chunk in own]
+    read = [(_scored(job.chunk_path(chunk)), chunk.asset_ids) for chunk in own]
     read = [(found, asset_ids) for found, asset_ids in read if len(found["asset_ids"])]
     if not read:
         return None
@@ -65,9 +77,9 @@ def load_scores(job: TrainJob, asset_class: str, chunks: Sequence[Chunk]) -> Cla
 
     rows, begin = _ranges(files, "row_begin", order)
     failures, failure_begin = _ranges(files, "failure_begin", order)
-    per_asset = {name: column(name)[order] for name in ("asset_ids", "reasons", "tried", "losses")}
+    per_asset = {name: column(name)[order] for name in _ASSET_COLUMNS}
     per_row = {name: column(name)[rows] for name in ROW_COLUMNS}
-    per_failure = {name: column(name)[failures] for name in ("failure_times", "failure_codes")}
+    per_failure = {name: column(name)[failures] for name in _FAILURE_COLUMNS}
     return ClassScores(begin=begin, failure_begin=failure_begin, **per_asset, **per_row, **per_failure)
 
 
@@ -76,6 +88,12 @@ def part_of(scores: ClassScores, output: int, part: int) -> tuple[npt.NDArray[np
     wanted = scores.parts[:, output] == part if part != UNUSED else np.ones(len(scores.times), np.bool_)
     counts = np.concatenate([[0], np.cumsum(wanted)])
     return np.flatnonzero(wanted), counts[scores.begin].astype(np.int64)
+
+
+def _scored(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """A chunk's file without its trees, which are most of it."""
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in _READ if name in file.files}
 
 
 def _ranges(

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from wheeltapper.durable import sha256_of
 from wheeltapper.errors import CommandError
-from wheeltapper.spec import AlarmSpec, digest
+from wheeltapper.spec import digest, without_alarms
 from wheeltapper_command.progress import Progress
 
 from wheeltapper_trainer.chunk import fit_class, load_samples, sample_chunk, train_chunk
@@ -258,7 +258,7 @@ class Stages:
         """What every file of a class depends on beside its assets' contents. Alarms do not: they are chosen later."""
         job = self.job
         return {
-            "spec": digest(dataclasses.replace(job.asset_class(asset_class), alarm=AlarmSpec())),
+            "spec": digest(without_alarms(job.asset_class(asset_class))),
             "split": dataclasses.asdict(job.split(asset_class)),
             # The one thing that an asset's labels take from its neighbours.
             "codes": sorted(self.history.failed_components(asset_class)),

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from wheeltapper.alarms import ACTIVE, NONE, RAISED
 from wheeltapper.spec import ANY_CODE, MICROSECONDS_PER_HOUR, ClassSpec, FleetSpec
 
+from wheeltapper_trainer.cases import WEEK_US, Matching
 from wheeltapper_trainer.history import History, column_names, read_table
 from wheeltapper_trainer.job import ClassSplit
-from wheeltapper_trainer.thresholds import WEEK_US, match_cases
 
 _EXACT = ("asset_id", "time", "status", "level", "release")
 
@@ -97,8 +97,9 @@ def _each_output(
         # A revision shows a raised alarm as active, so a case is where the alarm was not open on the row before.
         over = np.isin(alarms[target.name], (RAISED, ACTIVE))
         states = np.where(over & ~np.append(False, over[:-1]), np.uint8(RAISED), np.uint8(NONE))
-        _, wrong, counted, leads = match_cases(spec, target, spec.alarm, times, states, failures)
-        yield wrong, dict(zip(counted.tolist(), leads.tolist(), strict=True))
+        begin, owner = np.array([0, len(times)]), np.zeros(len(failures), np.int64)
+        seen = Matching(spec, target, times, begin, owner, failures).match(np.flatnonzero(states == RAISED))
+        yield seen.false_cases, dict(zip(seen.failure_times.tolist(), seen.lead_us.tolist(), strict=True))
 
 
 def _same(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -13,11 +13,14 @@ FIGURES = {
     "pr_auc": "average precision",
     "roc_auc": "ROC AUC",
     "brier": "Brier score",
+    "calibration_error": "calibration error",
     "recall": "failures warned of",
     "precision": "alarms that were right",
     "lead_median_hours": "median lead, hours",
     "cases_per_asset_week": "alarms per asset and week",
     "false_per_asset_week": "false alarms per asset and week",
+    "inspection_precision": "right among the assets inspected each week",
+    "cost_per_asset_month": "cost per asset and month",
 }
 
 LEVELS = {"class": "class alone", "own": "own head wherever tried", "answering": "what answers"}
