@@ -1,6 +1,7 @@
 """Figures added up a chunk at a time: what one look at everything would say, however the fleet is cut."""
 
 import dataclasses
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -220,6 +221,30 @@ def test_precision_of_inspections_is_counted_week_by_week(monkeypatch, inspectio
         found += [failed for _, _, failed in sorted(last)[:inspections]]
     assert output["inspections_per_week"] == inspections
     assert output["levels"]["answering"]["inspection_precision"]["value"] == pytest.approx(np.mean(found))
+
+
+@pytest.mark.parametrize("stage", ["thresholds", "evaluation"])
+def test_memory_does_not_grow_with_the_fleet(monkeypatch, stage):
+    spec = spec_of()
+
+    def fleet_of(chunks):
+        return lambda *_: (
+            asset_of(number, VALID if stage == "thresholds" else TEST, 60 * WEEK) for number in range(chunks)
+        )
+
+    def peak(chunks):
+        tracemalloc.start()
+        if stage == "thresholds":
+            thresholds_of(spec, fleet_of(chunks))
+        else:
+            document_of(monkeypatch, fleet_of(chunks)(), spec)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    monkeypatch.setattr("wheeltapper_trainer.figures.SAMPLE_ROWS_MAX", 500)
+    peak(1)  # what is compiled and imported once
+    assert peak(12) < 1.5 * peak(3)
 
 
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
