@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,6 +85,18 @@ def test_workers_use_one_thread_and_the_driver_keeps_its_environment(cluster: Cl
     assert isinstance(ended, Done)
     assert ended.result == "1"
     assert "NUMBA_NUM_THREADS" not in os.environ
+
+
+def imported(name: str) -> list[str]:
+    importlib.import_module(name)
+    return [giant for giant in ("sklearn", "pandas", "scipy.stats", "matplotlib") if sys.modules.get(giant)]
+
+
+def test_a_worker_imports_nothing_that_it_does_not_use(cluster: Cluster) -> None:
+    pytest.importorskip("sklearn")  # XGBoost takes it in wherever it is installed
+    [ended] = cluster.run(imported, [Task("imports", ("wheeltapper_trainer.chunk",))])
+    assert isinstance(ended, Done)
+    assert ended.result == []
 
 
 def test_order_is_kept_and_no_more_tasks_fly_than_cpus(cluster: Cluster, tmp_path: Path) -> None:
