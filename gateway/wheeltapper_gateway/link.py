@@ -314,10 +314,11 @@ class Link:
             self._heard_at = self._clock.monotonic()  # silence counts from the first block of a burst
         flight.sent, flight.sent_at = True, self._clock.monotonic()
         handles = array("I", map(self._handles.__getitem__, block.assets))
+        settled = next(iter(self._flights)) - 1  # they are in the order of their numbers
         if block.kind is Kind.EVENTS:
-            return encode_events(block.sequence, handles, block.times, block.cells)
+            return encode_events(block.sequence, handles, block.times, block.cells, settled)
         historical = block.historical or now_us - block.accepted_us > live_us
-        return encode_readings(block.sequence, handles, block.times, block.cells, historical)
+        return encode_readings(block.sequence, handles, block.times, block.cells, historical, settled)
 
     # Responses: our thread.
 
@@ -360,28 +361,34 @@ class Link:
 
     def _take_scores(self, scores: Scores, revision: bool) -> None:
         flight = self._flights.get(scores.sequence)
-        latency = 0.0
+        if flight is None:
+            return  # settled before the connection broke
+        if not flight.answered:
+            self._tell(scores, flight, revision)
         if not revision:
-            if flight is None or flight.answered:
-                return  # answered before the connection broke
+            # Only now: a program that is killed before it was told asks again.
+            flight.answered = True
+            if not self._settings.durable:
+                self._settle([scores.sequence])
+
+    def _tell(self, scores: Scores, flight: _Flight, revision: bool) -> None:
+        """Hand over what was answered for the first time."""
+        latency = 0.0
+        if revision:
+            self.counters.revised_rows += len(scores)
+            assets = [self._ids.get(handle, "") for handle in scores.handles]
+        else:
             if len(scores) != len(flight.block):
                 raise ProtocolError(
                     f"expected {len(flight.block)} rows in the answer to block {scores.sequence}, found {len(scores)}"
                 )
             latency = self._clock.monotonic() - flight.sent_at
-            if self._settings.durable:
-                flight.answered = True
-            else:
-                self._settle([scores.sequence])
             self.counters.answered_rows += len(scores)
             if flight.block.kind is Kind.EVENTS:
                 self.counters.refused_events += len(scores) - scores.status.count(contract.ROW_STATUS_TAKEN)
                 return
             ids = self._spool.names(Name.ASSET)
             assets = [ids[number] for number in flight.block.assets]
-        else:
-            self.counters.revised_rows += len(scores)
-            assets = [self._ids.get(handle, "") for handle in scores.handles]
         self._deliver(Delivery(scores, assets, self._columns, revision, latency))
 
     def _settle(self, sequences: list[int]) -> None:

@@ -106,9 +106,15 @@ def encode_open(
 
 
 def encode_readings(
-    sequence: int, handles: array[int], times: array[int], values: array[float], historical: bool = False
+    sequence: int,
+    handles: array[int],
+    times: array[int],
+    values: array[float],
+    historical: bool = False,
+    settled_sequence: int = 0,
 ) -> bytes:
-    """A ReadingBlock: uint32[n], int64[n], float32[n × sensors] row-major."""
+    """A ReadingBlock: uint32[n], int64[n], float32[n × sensors] row-major. No block up to `settled_sequence` will be
+    sent again."""
     request = _TwinRequest()
     block = request.readings
     block.sequence = sequence
@@ -116,10 +122,13 @@ def encode_readings(
     block.times.append(times.tobytes())
     block.values.append(values.tobytes())
     block.historical = historical
+    block.settled_sequence = settled_sequence
     return bytes(request.SerializeToString())
 
 
-def encode_events(sequence: int, handles: array[int], times: array[int], codes: array[int]) -> bytes:
+def encode_events(
+    sequence: int, handles: array[int], times: array[int], codes: array[int], settled_sequence: int = 0
+) -> bytes:
     """An EventBlock: uint32[n], int64[n], uint32[n] positions in `Open.event_codes`."""
     request = _TwinRequest()
     block = request.events
@@ -127,6 +136,7 @@ def encode_events(sequence: int, handles: array[int], times: array[int], codes: 
     block.handles.append(handles.tobytes())
     block.times.append(times.tobytes())
     block.codes.append(codes.tobytes())
+    block.settled_sequence = settled_sequence
     return bytes(request.SerializeToString())
 
 

@@ -177,30 +177,34 @@ class Opened(_message.Message):
     def __init__(self, handles: _Optional[_Iterable[int]] = ..., release: _Optional[int] = ..., pack: _Optional[str] = ..., resume_sequence: _Optional[int] = ..., outputs: _Optional[_Iterable[str]] = ..., features: _Optional[_Iterable[str]] = ..., missing_sensors: _Optional[_Iterable[str]] = ..., rows_max: _Optional[int] = ..., levels: _Optional[_Iterable[_Union[Level, str]]] = ...) -> None: ...
 
 class ReadingBlock(_message.Message):
-    __slots__ = ("sequence", "handles", "times", "values", "historical")
+    __slots__ = ("sequence", "handles", "times", "values", "historical", "settled_sequence")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     HANDLES_FIELD_NUMBER: _ClassVar[int]
     TIMES_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     HISTORICAL_FIELD_NUMBER: _ClassVar[int]
+    SETTLED_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     handles: _containers.RepeatedScalarFieldContainer[int]
     times: _containers.RepeatedScalarFieldContainer[int]
     values: _containers.RepeatedScalarFieldContainer[float]
     historical: bool
-    def __init__(self, sequence: _Optional[int] = ..., handles: _Optional[_Iterable[int]] = ..., times: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., historical: _Optional[bool] = ...) -> None: ...
+    settled_sequence: int
+    def __init__(self, sequence: _Optional[int] = ..., handles: _Optional[_Iterable[int]] = ..., times: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., historical: _Optional[bool] = ..., settled_sequence: _Optional[int] = ...) -> None: ...
 
 class EventBlock(_message.Message):
-    __slots__ = ("sequence", "handles", "times", "codes")
+    __slots__ = ("sequence", "handles", "times", "codes", "settled_sequence")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     HANDLES_FIELD_NUMBER: _ClassVar[int]
     TIMES_FIELD_NUMBER: _ClassVar[int]
     CODES_FIELD_NUMBER: _ClassVar[int]
+    SETTLED_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     handles: _containers.RepeatedScalarFieldContainer[int]
     times: _containers.RepeatedScalarFieldContainer[int]
     codes: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, sequence: _Optional[int] = ..., handles: _Optional[_Iterable[int]] = ..., times: _Optional[_Iterable[int]] = ..., codes: _Optional[_Iterable[int]] = ...) -> None: ...
+    settled_sequence: int
+    def __init__(self, sequence: _Optional[int] = ..., handles: _Optional[_Iterable[int]] = ..., times: _Optional[_Iterable[int]] = ..., codes: _Optional[_Iterable[int]] = ..., settled_sequence: _Optional[int] = ...) -> None: ...
 
 class ScoreBlock(_message.Message):
     __slots__ = ("sequence", "release", "handles", "times", "status", "values", "levels", "alarms", "health", "features", "reason_rows", "reason_outputs", "reason_features", "reason_values")

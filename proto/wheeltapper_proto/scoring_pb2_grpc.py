@@ -59,6 +59,7 @@ class ScoringServicer:
 
     def StreamScores(self, request_iterator, context):
         """Open first, then blocks. Every block is answered by one ScoreBlock of as many rows, in the order they were sent.
+        A block sent again after a broken stream, under its own sequence and with the same rows, is answered as before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,9 @@ class ScoringStub:
     client may send one reading a minute; an exact repetition is answered again and changes nothing.
     """
     StreamScores: _grpc.StreamStreamMultiCallable[_scoring_pb2.StreamRequest, _scoring_pb2.StreamResponse]
-    """Open first, then blocks. Every block is answered by one ScoreBlock of as many rows, in the order they were sent."""
+    """Open first, then blocks. Every block is answered by one ScoreBlock of as many rows, in the order they were sent.
+    A block sent again after a broken stream, under its own sequence and with the same rows, is answered as before.
+    """
 
 @_typing.type_check_only
 class ScoringAsyncStub(ScoringStub):
@@ -50,7 +52,9 @@ class ScoringAsyncStub(ScoringStub):
     client may send one reading a minute; an exact repetition is answered again and changes nothing.
     """
     StreamScores: _aio.StreamStreamMultiCallable[_scoring_pb2.StreamRequest, _scoring_pb2.StreamResponse]  # type: ignore[assignment]
-    """Open first, then blocks. Every block is answered by one ScoreBlock of as many rows, in the order they were sent."""
+    """Open first, then blocks. Every block is answered by one ScoreBlock of as many rows, in the order they were sent.
+    A block sent again after a broken stream, under its own sequence and with the same rows, is answered as before.
+    """
 
 class ScoringServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -69,6 +73,8 @@ class ScoringServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_scoring_pb2.StreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_scoring_pb2.StreamResponse], _abc.AsyncIterator[_scoring_pb2.StreamResponse]]:
-        """Open first, then blocks. Every block is answered by one ScoreBlock of as many rows, in the order they were sent."""
+        """Open first, then blocks. Every block is answered by one ScoreBlock of as many rows, in the order they were sent.
+        A block sent again after a broken stream, under its own sequence and with the same rows, is answered as before.
+        """
 
 def add_ScoringServicer_to_server(servicer: ScoringServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

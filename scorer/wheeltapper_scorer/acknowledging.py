@@ -12,6 +12,7 @@ from wheeltapper_scorer import wire
 from wheeltapper_scorer.faults import CallError
 from wheeltapper_scorer.journal import Journal
 from wheeltapper_scorer.records import Kind
+from wheeltapper_scorer.session import Answered
 
 
 class Acknowledging:
@@ -42,9 +43,10 @@ class Acknowledging:
         if self._is_durable and self._acker is None:
             self._acker = asyncio.create_task(self._acknowledge())
 
-    def took(self, raw: bytes, now_us: int, sequence: int) -> asyncio.Future[None] | None:
-        """The fleet took a block; what to hand to `answered` with it. Call it before anything else is scored."""
-        self._journal.append(Kind.BLOCK, self._stream, raw, now_us)
+    def took(self, raw: bytes, told: Answered, sequence: int) -> asyncio.Future[None] | None:
+        """The fleet took a block, now or when it came first; what to hand to `answered` with it. Call it before
+        anything else is scored."""
+        self._journal.append(Kind.AGAIN if told.again else Kind.BLOCK, self._stream, raw, told.clock_us)
         if self._told is None or not self._is_durable:
             return None
         return self._journal.on_disk(self._told.gateway, self._told.epoch, sequence)

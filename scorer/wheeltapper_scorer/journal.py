@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from wheeltapper import warmth
 from wheeltapper.live import LiveFleet
 
-from wheeltapper_scorer import logs
+from wheeltapper_scorer import kept_answers, logs
 from wheeltapper_scorer.counters import Counters
 from wheeltapper_scorer.disk import Disk
 from wheeltapper_scorer.faults import CallError, Reason
@@ -293,6 +293,8 @@ class Journal:
                         return
                     copied = warmth.save_rows(self._fleet, state.name, begin, end)
                     await _on(self._copier, file.add_run, class_number, begin, end, self._last, copied)
+            for answers in self._points.answers.state():
+                await _on(self._copier, _add_answers, file, *answers)
             await _on(self._copier, file.finish)
         finally:
             file.close()
@@ -301,6 +303,10 @@ class Journal:
         self._counters.snapshots += 1
         took_s = round(asyncio.get_running_loop().time() - began, 3)
         logs.info("snapshot", segment=number, assets=sum(len(state.assets) for state in classes), seconds=took_s)
+
+
+def _add_answers(file: SnapshotFile, *answers: Any) -> None:
+    file.add_answers(kept_answers.pack(*answers))
 
 
 async def _on(threads: Executor, work: Callable[..., T], *arguments: Any) -> T:

@@ -29,9 +29,11 @@ class Kind(IntEnum):
     BLOCK = 4  # a StreamRequest with readings or events, as it came
     CALL = 5  # a ScoreRequest, as it came
     CLOSE = 6  # the stream has ended
+    AGAIN = 7  # a StreamRequest that came before and was answered from memory, with the clock of then
     HEAD = 16  # of a snapshot, JSON: what it holds
     ROWS = 17  # of a snapshot: the state of a run of assets
     END = 18  # of a snapshot: it is whole
+    ANSWERS = 19  # of a snapshot: what one gateway was answered lately
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from wheeltapper_scorer import logs, wire
 from wheeltapper_scorer.disk import Disk
 from wheeltapper_scorer.faults import CallError
 from wheeltapper_scorer.records import Kind, Record
-from wheeltapper_scorer.resume import ResumePoints
+from wheeltapper_scorer.resume import ResumePoints, points_of
 from wheeltapper_scorer.segments import read_segment, segments_of, snapshots_of
 from wheeltapper_scorer.session import Session
 from wheeltapper_scorer.settings import Settings
@@ -33,6 +33,9 @@ from wheeltapper_scorer.snapshot import Restored, read_snapshot
 _NO_HANDLE = np.uint32(2**32 - 1)  # answered UNKNOWN_HANDLE, so the row changes nothing
 _WARNINGS_MAX = 20  # lines in the log; all are counted
 _NO_LIMIT = 2**40  # what was taken under another limit is still taken
+
+# What words say that another hand wrote under a sound checksum.
+_FOREIGN = (CallError, CommandError, ValueError, LookupError, TypeError, AttributeError, OverflowError, struct.error)
 
 FindPack = Callable[[int, str], Pack | None]  # release and hex sha256 → the pack, None where it is gone
 
@@ -84,7 +87,7 @@ class _Replay:
         self._sessions: dict[int, tuple[Session, scoring_pb2.Open]] = {}
         self._position = -1
         self._since: dict[str, NDArray[np.int64]] = {}
-        self.found = Recovered(self._fleet(release, pack.sha256), ResumePoints(settings.gateways_max))
+        self.found = Recovered(self._fleet(release, pack.sha256), points_of(settings))
 
     def run(self) -> None:
         segments = segments_of(self._disk)
@@ -106,15 +109,10 @@ class _Replay:
     def _restore(self, snapshots: list[int], segments: list[int]) -> int:
         """Take the newest snapshot that is whole; the first segment to replay."""
         for number in reversed(snapshots):
+            points = points_of(self._settings)
             try:
-                self._take(read_snapshot(self._disk, number, self._fleet))
-            except (
-                CommandError,
-                ValueError,
-                LookupError,
-                TypeError,
-                struct.error,
-            ) as error:  # a sound checksum over foreign words
+                self._take(read_snapshot(self._disk, number, self._fleet, points.answers), points)
+            except _FOREIGN as error:
                 self._warn(f"snapshot {number} is of no use: {error}")
                 continue
             return number
@@ -122,7 +120,8 @@ class _Replay:
             self._warn(f"no snapshot is left: windows begin with segment {segments[0]}")
         return 0
 
-    def _take(self, restored: Restored) -> None:
+    def _take(self, restored: Restored, points: ResumePoints) -> None:
+        self.found.points = points
         self.found.fleet, self._position, self._since = restored.fleet, restored.position, restored.since
         self.found.points.restore(restored.points)
         newest = max((int(since.max(initial=0)) for since in self._since.values()), default=0)
@@ -134,7 +133,7 @@ class _Replay:
             self.found.record = max(self.found.record, record.number)
             try:
                 self._replay(record)
-            except (CallError, CommandError) as error:
+            except _FOREIGN as error:
                 self._warn(f"record {record.number} could not be replayed: {error}")
         unread = len(records.data) - records.valid
         if unread:
@@ -147,7 +146,7 @@ class _Replay:
             self._change_release(record.number, **json.loads(payload))
         elif record.kind in (Kind.OPEN, Kind.REOPEN):
             self._open(record, payload)
-        elif record.kind == Kind.BLOCK:
+        elif record.kind in (Kind.BLOCK, Kind.AGAIN):
             if record.stream not in self._sessions:
                 raise CommandError(f"nothing is known of stream {record.stream}")
             session, told = self._sessions[record.stream]
@@ -156,7 +155,7 @@ class _Replay:
                 self._block(session, told, request, record)
         elif record.kind == Kind.CALL:
             call = wire.decode_unary(payload)
-            session = Session(self.found.fleet, self._settings, self.found.points)
+            session = Session(self.found.fleet, self._settings, self.found.points, is_call=True)
             session.open(call.open)
             for block in (call.events, call.readings):
                 if block is not None:
@@ -190,17 +189,20 @@ class _Replay:
     def _block(
         self, session: Session, told: scoring_pb2.Open, block: wire.Readings | wire.Events, record: Record
     ) -> None:
-        since = self._since.get(told.asset_class)
+        since, is_whole = self._since.get(told.asset_class), True
         if since is not None:
             rows = session.rows_of(block.handles)
             inside = (rows >= 0) & (rows < len(since))
             seen = inside & (since[np.where(inside, rows, 0)] >= record.number)
             if seen.any():
+                is_whole = False  # an answer about these rows is in the snapshot, or was heard
                 block = dataclasses.replace(block, handles=np.where(seen, _NO_HANDLE, block.handles))
+        # The memory may be ahead of the windows here; only what was answered from it then changed nothing.
+        recall = record.kind == Kind.AGAIN
         if isinstance(block, wire.Readings):
-            session.score(block, record.clock_us)
+            session.score(block, record.clock_us, recall, is_whole)
         else:
-            session.take_events(block, record.clock_us)
+            session.take_events(block, record.clock_us, recall, is_whole)
         self.found.points.durable(told.gateway, told.epoch, block.sequence)
         self.found.blocks += 1
         self.found.rows += len(block.handles)

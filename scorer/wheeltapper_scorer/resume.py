@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from wheeltapper_scorer.answer_memory import AnswerMemory
+from wheeltapper_scorer.settings import Settings
+
 _AHEAD_MAX = 256  # sequences kept beyond a hole; past them the point waits, which is safe
 
 
@@ -37,10 +40,11 @@ class _Point:
 
 class ResumePoints:
     """Per gateway and epoch; the `gateways_max` most recent ones are kept. What is not known counts as not safe, so a
-    gateway may send again what was safe already, and never skips what was not."""
+    gateway may send again what was safe already, and never skips what was not. `answers`: what it is told then."""
 
-    def __init__(self, gateways_max: int) -> None:
+    def __init__(self, gateways_max: int, answers: AnswerMemory | None = None) -> None:
         self._gateways_max = gateways_max
+        self.answers = answers or AnswerMemory(gateways_max)
         self._points: OrderedDict[tuple[str, int], _Point] = OrderedDict()
 
     def resume(self, gateway: str, epoch: int, durable: bool = False) -> int:
@@ -88,3 +92,9 @@ class ResumePoints:
         while len(self._points) > self._gateways_max:
             self._points.popitem(last=False)
         return point
+
+
+def points_of(settings: Settings) -> ResumePoints:
+    """Nothing known yet, within the limits of a scorer."""
+    limits = settings.gateways_max, settings.answers_bytes_max, settings.answers_total_bytes_max
+    return ResumePoints(settings.gateways_max, AnswerMemory(*limits))

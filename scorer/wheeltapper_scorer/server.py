@@ -21,7 +21,7 @@ from wheeltapper_scorer.loop import Loop
 from wheeltapper_scorer.metrics import Exposition, expose
 from wheeltapper_scorer.recovery import recover
 from wheeltapper_scorer.reload import Source, follow, obey
-from wheeltapper_scorer.resume import ResumePoints
+from wheeltapper_scorer.resume import ResumePoints, points_of
 from wheeltapper_scorer.service import SERVICE, ScoringService
 from wheeltapper_scorer.settings import STOP_S, Settings, host_and_port
 
@@ -49,7 +49,7 @@ def serve(settings: Settings, source: Source, ready: Ready, disk: Disk | None = 
         fleet = recovered.fleet
         logs.info("recovered", **recovered.report())
     journal = Journal(disk, recovered, settings, counters) if disk is not None and recovered is not None else None
-    points = recovered.points if recovered is not None else ResumePoints(settings.gateways_max)
+    points = recovered.points if recovered is not None else points_of(settings)
     guard = Guard(settings)
     obey(guard.switch, source.blocked())
     with asyncio.Runner(loop_factory=Loop) as runner:

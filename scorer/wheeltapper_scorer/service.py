@@ -25,7 +25,7 @@ from wheeltapper_scorer.journal import Journal
 from wheeltapper_scorer.metrics import Gauges
 from wheeltapper_scorer.records import Kind
 from wheeltapper_scorer.refusal import refuse
-from wheeltapper_scorer.resume import ResumePoints
+from wheeltapper_scorer.resume import ResumePoints, points_of
 from wheeltapper_scorer.session import Answered, Session
 from wheeltapper_scorer.settings import Settings
 from wheeltapper_scorer.switch import Switch
@@ -64,7 +64,7 @@ class ScoringService:
         self._fleet = fleet
         self._settings = settings
         self._counters = counters
-        self._points = points or ResumePoints(settings.gateways_max)
+        self._points = points or points_of(settings)
         self._journal = journal
         self._access = access or Access()
         self._switch = switch or Switch()
@@ -158,7 +158,7 @@ class ScoringService:
     async def _answer(self, raw: bytes, caller: Caller) -> bytes:
         request = wire.decode_unary(raw)
         caller.check_open(request.open)
-        session = Session(self._fleet, self._settings, self._points, self._switch)
+        session = Session(self._fleet, self._settings, self._points, self._switch, is_call=True)
         durable = request.open.ack == scoring_pb2.ACK_LEVEL_DURABLE
         if self._journal is not None:
             await self._journal.room()
@@ -253,7 +253,7 @@ class ScoringService:
                 answered = session.score(request, now_us)
             else:
                 answered = session.take_events(request, now_us)
-        on_disk = kept.took(raw, now_us, request.sequence) if kept is not None else None
+        on_disk = kept.took(raw, answered, request.sequence) if kept is not None else None
         self._count(answered)
         messages = [wire.encode_opened(answered.reopened)] if answered.reopened is not None else []
         messages += [wire.encode_revisions(block) for block in answered.revisions]

@@ -6,7 +6,7 @@ blocks. What a reading means is the fleet's business.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,45 +17,46 @@ from wheeltapper.reasons import Reasons
 from wheeltapper_proto import scoring_pb2
 
 from wheeltapper_scorer import opening
+from wheeltapper_scorer.answer_memory import OVERHEAD_BYTES, Asked, Body, Named, Told, asked
 from wheeltapper_scorer.faults import CallError, Reason
+from wheeltapper_scorer.handles import UNKNOWN, Handles
 from wheeltapper_scorer.resume import ResumePoints
 from wheeltapper_scorer.settings import Settings
 from wheeltapper_scorer.switch import Switch
 from wheeltapper_scorer.wire import Events, Readings, Scores
 
-_UNKNOWN = -1  # the fleet's row of a handle that this stream has not
 _EXPLAINED_ROWS_MAX = 256  # of a block of which every row is explained, which costs more than scoring it
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A block's answer: `reopened` where a new release has other columns, revisions, then the scores."""
+    """A block's answer: `reopened` where it has other columns than the one before, revisions, then the scores."""
 
     reopened: scoring_pb2.Opened | None
     revisions: list[Scores]
     scores: Scores
-
-
-@dataclass(slots=True)
-class _Assets:
-    """The assets of a stream; a handle is a position in both."""
-
-    ids: list[str] = field(default_factory=list)
-    handle: dict[str, int] = field(default_factory=dict)
-    rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    clock_us: int  # when the block was taken
+    again: bool = False  # that was earlier: it is answered as it was then
 
 
 class Session:
     """Raises CallError where the stream must end; a row that cannot be scored is answered, not raised."""
 
     def __init__(
-        self, fleet: LiveFleet, settings: Settings, points: ResumePoints, switch: Switch | None = None
+        self,
+        fleet: LiveFleet,
+        settings: Settings,
+        points: ResumePoints,
+        switch: Switch | None = None,
+        is_call: bool = False,
     ) -> None:
+        """is_call: of one block, whose answer is not kept: whoever calls hears at once that it did not come."""
         self._fleet = fleet
         self._settings = settings
         self._points = points
-        self._assets = _Assets()
+        self._assets = Handles()
         self._speaker: opening.Speaker | None = None
+        self._is_call = is_call
         self._release = -1
         self._switch = switch or Switch()
         self._switch_version = self._switch.version
@@ -76,23 +77,28 @@ class Session:
         self._add_assets(told.asset_class, ids, statics)
         self._speaker = told
         self._bind()
-        handles = np.array([self._assets.handle[asset] for asset in ids], dtype=np.int64)
-        return self._opened(handles)
+        return self._opened(self._assets.of(ids), self._named)
 
-    def score(self, block: Readings, now_us: int) -> Answered:
-        """Every row answered, in order. Raises CallError NOT_OPENED or BLOCK_TOO_LARGE."""
+    def score(self, block: Readings, now_us: int, recall: bool = True, remember: bool = True) -> Answered:
+        """Every row answered, in order: as before, where the block was answered before. Raises CallError NOT_OPENED or
+        BLOCK_TOO_LARGE. A replay says whether it may `recall` an answer, and whether this one is whole to `remember`.
+        """
         told, rows_count = self._accept(block)
-        reopened = self._reopened()
         handles, times = _fit(block.handles, rows_count), _fit(block.times, rows_count)
         sensors = len(told.sensors)
         if len(block.handles) != len(block.times) or len(block.values) != rows_count * sensors:
             blank = self._blank(block.sequence, handles, times, scoring_pb2.ROW_STATUS_WRONG_WIDTH)
-            return Answered(reopened, [], blank)
+            return Answered(self._announced(), [], blank, now_us)
+        rows = self.rows_of(handles)
+        question = self._asked(Body.READINGS, block, rows, times, block.values)
+        if recall and (known := self._known(question, handles)) is not None:
+            return known
+        reopened = self._announced()
         values = np.full((rows_count, self._width), np.nan, dtype=np.float32)
         values[:, self._columns] = block.values.reshape(rows_count, sensors)
         answers = self._fleet.score(
             told.asset_class,
-            self.rows_of(handles),
+            rows,
             times,
             values,
             now_us,
@@ -102,22 +108,28 @@ class Session:
         )
         silence(answers, self._off_of(handles))
         revisions = self._revisions(block.sequence, answers.revisions)
-        return Answered(reopened, revisions, self._scores(block.sequence, handles, answers))
+        answered = Answered(reopened, revisions, self._scores(block.sequence, handles, answers), now_us)
+        if remember:
+            self._remember(question, answered)
+        return answered
 
-    def take_events(self, block: Events, now_us: int) -> Answered:
-        """Every event row answered: TAKEN, or why not. Raises CallError NOT_OPENED or BLOCK_TOO_LARGE."""
+    def take_events(self, block: Events, now_us: int, recall: bool = True, remember: bool = True) -> Answered:
+        """Every event row answered: TAKEN, or why not. The rest is as in `score`."""
         told, rows_count = self._accept(block)
-        reopened = self._reopened()
         handles, times = _fit(block.handles, rows_count), _fit(block.times, rows_count)
-        answer = self._blank(block.sequence, handles, times, scoring_pb2.ROW_STATUS_TAKEN)
         if not len(block.handles) == len(block.times) == len(block.codes):
-            answer.status[:] = scoring_pb2.ROW_STATUS_WRONG_WIDTH
-            return Answered(reopened, [], answer)
+            blank = self._blank(block.sequence, handles, times, scoring_pb2.ROW_STATUS_WRONG_WIDTH)
+            return Answered(self._announced(), [], blank, now_us)
         rows = self.rows_of(handles)
-        known = block.codes < len(self._codes)
-        answer.status[~known] = scoring_pb2.ROW_STATUS_UNKNOWN_CODE
-        answer.status[rows == _UNKNOWN] = scoring_pb2.ROW_STATUS_UNKNOWN_HANDLE
-        chosen = np.flatnonzero(known & (rows != _UNKNOWN))
+        question = self._asked(Body.EVENTS, block, rows, times, block.codes)
+        if recall and (known := self._known(question, handles)) is not None:
+            return known
+        reopened = self._announced()
+        answer = self._blank(block.sequence, handles, times, scoring_pb2.ROW_STATUS_TAKEN)
+        listed = block.codes < len(self._codes)
+        answer.status[~listed] = scoring_pb2.ROW_STATUS_UNKNOWN_CODE
+        answer.status[rows == UNKNOWN] = scoring_pb2.ROW_STATUS_UNKNOWN_HANDLE
+        chosen = np.flatnonzero(listed & (rows != UNKNOWN))
         taken = self._fleet.take_events(
             told.asset_class,
             rows[chosen],
@@ -128,7 +140,10 @@ class Session:
             repeated=self._points.taken(told.gateway, told.epoch, block.sequence),
         )
         answer.status[chosen] = taken.status
-        return Answered(reopened, self._revisions(block.sequence, taken.revisions), answer)
+        answered = Answered(reopened, self._revisions(block.sequence, taken.revisions), answer, now_us)
+        if remember:
+            self._remember(question, answered)
+        return answered
 
     def answered(self, sequence: int) -> None:
         """The answer of a block has left: the gateway may resume after it."""
@@ -138,7 +153,7 @@ class Session:
     def _add_assets(self, asset_class: str, ids: list[str], statics: NDArray[np.float32] | None) -> None:
         """Fresh assets get the next handles; one that is open already keeps its own."""
         assets = self._assets
-        fresh = [i for i, asset in enumerate(ids) if asset not in assets.handle]
+        fresh = assets.fresh(ids)
         if len(assets.ids) + len(fresh) > self._settings.assets_max:
             raise CallError(Reason.TOO_MANY_ASSETS, f"a stream may open at most {self._settings.assets_max:,} assets")
         fresh_ids = [ids[i] for i in fresh]
@@ -146,10 +161,7 @@ class Session:
             rows = self._fleet.open_assets(asset_class, fresh_ids, None if statics is None else statics[fresh])
         except Refused as error:
             raise CallError(Reason.CAPACITY, f"{error}; another scorer must take these assets") from error
-        assets.handle.update((asset, len(assets.ids) + i) for i, asset in enumerate(fresh_ids))
-        assets.ids += fresh_ids
-        assets.rows = np.concatenate((assets.rows, rows.astype(np.int64)))
-        self._row_order = np.argsort(assets.rows)
+        assets.add(fresh_ids, rows)
 
     def _bind(self) -> None:
         """Look up what the serving release says of this stream's names."""
@@ -163,37 +175,92 @@ class Session:
         self._outputs = self._fleet.outputs(told.asset_class)
         self._needs_features = told.want_features or told.reasons_top > 0
         self._features = self._fleet.features(told.asset_class) if self._needs_features else []
+        wanted = told.want_features, told.reasons_top, told.reasons_always
+        self._named = Named(self._release, self._fleet.pack.sha256, tuple(self._outputs), tuple(self._features), wanted)
         features = len(self._features) if told.want_features else 0
         reasons = told.reasons_top * len(self._outputs)
+        self._row_bytes = 4 + 8 + 1 + 1 + 6 * len(self._outputs) + 4 * features + 16 * reasons
         self._rows_max = rows_max(len(told.sensors), len(self._outputs), features, reasons, self._settings)
         if reasons and told.reasons_always:
             self._rows_max = min(self._rows_max, _EXPLAINED_ROWS_MAX)
 
-    def _reopened(self) -> scoring_pb2.Opened | None:
+    def _announced(self) -> scoring_pb2.Opened | None:
         """Bind again where a new release serves; what the gateway must hear of it, if its columns are other ones."""
-        if self._release == self._fleet.release:
-            return None
-        before = self._outputs, self._features, self._rows_max
-        self._bind()
-        if before == (self._outputs, self._features, self._rows_max):
-            return None
-        return self._opened(np.arange(len(self._assets.ids)))
+        if self._release != self._fleet.release:
+            self._bind()
+        return self._other_columns(self._named)
 
-    def _opened(self, handles: NDArray[np.int64]) -> scoring_pb2.Opened:
+    def _other_columns(self, named: Named) -> scoring_pb2.Opened | None:
+        """What must be said before an answer of these columns; None where the gateway knows them already."""
+        if self._shown == (named.outputs, named.features, self._rows_max):
+            return None
+        return self._opened(np.arange(len(self._assets.ids)), named)
+
+    def _opened(self, handles: NDArray[np.int64], named: Named) -> scoring_pb2.Opened:
         told = self._told()
         sent = set(told.sensors)
         spec = self._fleet.spec(told.asset_class)
+        self._shown = named.outputs, named.features, self._rows_max
         return scoring_pb2.Opened(
             handles=handles.tolist(),
-            release=self._fleet.release,
-            pack=self._fleet.pack.sha256,
+            release=named.release,
+            pack=named.pack,
             resume_sequence=self._points.resume(told.gateway, told.epoch, told.durable),
-            outputs=self._outputs,
-            features=self._features,
+            outputs=named.outputs,
+            features=named.features,
             missing_sensors=[sensor.name for sensor in spec.sensors if sensor.name not in sent],
             rows_max=self._rows_max,
             levels=self._fleet.levels(told.asset_class, self._assets.rows[handles]).tolist(),
         )
+
+    def _asked(self, body: Body, block: Readings | Events, *columns: NDArray[Any]) -> Asked | None:
+        """The block by name, for the memory of answers; None where nothing is kept of it."""
+        told = self._told()
+        if self._is_call or not block.sequence:
+            return None
+        self._points.answers.settle(told.gateway, told.epoch, block.settled)
+        return asked(body, block.sequence, columns)
+
+    def _known(self, question: Asked | None, handles: NDArray[np.uint32]) -> Answered | None:
+        """The answer that this block has had already, in the handles of this stream."""
+        who = self._told()
+        if question is None:
+            return None
+        told = self._points.answers.find(who.gateway, who.epoch, question, self._named.wanted)
+        if told is None:
+            return None
+        revisions = [replace(one, handles=self._assets.of_rows(one.handles.astype(np.int64))) for one in told.revisions]
+        heard = [self._hushed(one) for one in (*revisions, replace(told.scores, handles=handles))]
+        return Answered(self._other_columns(told.named), heard[:-1], heard[-1], told.clock_us, again=True)
+
+    def _remember(self, question: Asked | None, answered: Answered) -> None:
+        """Keep an answer until the gateway will not ask for it again."""
+        if question is None:
+            return
+        who = self._told()
+        revisions = tuple(
+            replace(one, handles=self.rows_of(one.handles).astype(np.uint32)) for one in answered.revisions
+        )
+        rows = len(answered.scores.handles) + sum(len(one.handles) for one in revisions)
+        told = Told(
+            question,
+            answered.clock_us,
+            self._named,
+            revisions,
+            answered.scores,
+            OVERHEAD_BYTES + rows * self._row_bytes,
+        )
+        self._points.answers.keep(who.gateway, who.epoch, told)
+
+    def _hushed(self, scores: Scores) -> Scores:
+        """The same answer; an asset that was switched off since is not scored."""
+        off = self._off_of(scores.handles)
+        if not off.any():
+            return scores
+        names = ("status", "values", "levels", "alarms")
+        own = replace(scores, **{name: getattr(scores, name).copy() for name in names}, reasons=None)
+        silence(own, off)
+        return own
 
     def _told(self) -> opening.Speaker:
         if self._speaker is None:
@@ -213,10 +280,7 @@ class Session:
 
     def rows_of(self, handles: NDArray[np.uint32]) -> NDArray[np.int64]:
         """The fleet's rows of handles, −1 where this stream has none."""
-        known = handles < len(self._assets.rows)
-        rows = np.full(len(handles), _UNKNOWN, dtype=np.int64)
-        rows[known] = self._assets.rows[handles[known]]
-        return rows
+        return self._assets.rows_of(handles)
 
     def _off_of(self, handles: NDArray[np.uint32]) -> NDArray[np.bool_]:
         """Which of the handles are of assets that an operator has switched off."""
@@ -228,15 +292,11 @@ class Session:
         off[known] = self._off[handles[known]]
         return off
 
-    def _handles_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint32]:
-        order = self._row_order
-        return order[np.searchsorted(self._assets.rows, rows, sorter=order)].astype(np.uint32)
-
     def _revisions(self, sequence: int, answers: Answers | None) -> list[Scores]:
         """Blocks of at most rows_max rows, so that none passes the message limit."""
         if answers is None or len(answers.rows) == 0:
             return []
-        handles = self._handles_of(answers.rows)
+        handles = self._assets.of_rows(answers.rows)
         silence(answers, self._off_of(handles))
         whole = self._scores(sequence, handles, answers)
         return [whole.cut(i, i + self._rows_max) for i in range(0, len(answers.rows), self._rows_max)]
@@ -281,7 +341,7 @@ class Session:
         )
 
 
-def silence(answers: Answers, off: NDArray[np.bool_]) -> None:
+def silence(answers: Answers | Scores, off: NDArray[np.bool_]) -> None:
     """Answer rows of assets that are switched off as such. Their windows have taken the readings in, so that an asset
     that is switched on again is scored as if nothing had been."""
     if off.any():

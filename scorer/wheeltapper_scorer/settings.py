@@ -41,6 +41,8 @@ class Settings:
     silent_slots: int = 5  # an asset is stale after so many slots of its cadence without a reading …
     silent_s: float = 60.0  # … but not before this, which alone counts where the cadence is the reading
     gateways_max: int = 10_000  # gateways whose resume point is remembered
+    answers_bytes_max: int = 8 * 1024 * 1024  # of one gateway's answers, kept to be given again after a broken stream …
+    answers_total_bytes_max: int = 256 * 1024 * 1024  # … and of all gateways'
     names_max: int = 4_096  # sensors, event codes or attributes of one Open
     name_bytes_max: int = 256
     message_bytes_max: int = 4 * 1024 * 1024
@@ -58,6 +60,8 @@ class Settings:
             _at_least(name, getattr(self, name), 1)
         _at_least("name_bytes_max", self.name_bytes_max, 16)
         _at_least("message_bytes_max", self.message_bytes_max, 64 * 1024)
+        _at_least("answers_bytes_max", self.answers_bytes_max, 0)
+        _at_least("answers_total_bytes_max", self.answers_total_bytes_max, self.answers_bytes_max)
         _at_least("segment_bytes_max", self.segment_bytes_max, 4 * 1024)
         _at_least("pending_bytes_max", self.pending_bytes_max, 4 * 1024)
         _at_least("journal_retry_s", self.journal_retry_s, 0.001)

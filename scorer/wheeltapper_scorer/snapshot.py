@@ -20,6 +20,8 @@ from wheeltapper.errors import CommandError, Refused
 from wheeltapper.live import LiveFleet
 from wheeltapper.warmth import ClassState
 
+from wheeltapper_scorer import kept_answers
+from wheeltapper_scorer.answer_memory import AnswerMemory
 from wheeltapper_scorer.disk import Disk
 from wheeltapper_scorer.records import Kind, Reader, Record, Writer
 from wheeltapper_scorer.segments import snapshot_name
@@ -53,6 +55,10 @@ class SnapshotFile:
     def add_run(self, class_number: int, begin: int, end: int, position: int, state: bytes) -> None:
         self._append(Kind.ROWS, class_number, _RUN.pack(begin, end, position) + state)
 
+    def add_answers(self, payload: bytes) -> None:
+        """What one gateway was answered, taken after the last run: a replay answers what comes later in full."""
+        self._append(Kind.ANSWERS, 0, payload)
+
     def finish(self) -> None:
         self._append(Kind.END, 0, b"")
         self._file.sync()
@@ -78,8 +84,10 @@ def head_of(fleet: LiveFleet, classes: Sequence[ClassState], position: int, poin
     }
 
 
-def read_snapshot(disk: Disk, number: int, fleet_of: Callable[[int, str], LiveFleet]) -> Restored:
-    """The state in a snapshot, in a fleet that `fleet_of(release, pack)` makes.
+def read_snapshot(
+    disk: Disk, number: int, fleet_of: Callable[[int, str], LiveFleet], answers: AnswerMemory
+) -> Restored:
+    """The state in a snapshot, in a fleet that `fleet_of(release, pack)` makes; what was answered goes to `answers`.
 
     Raises Refused where the file is damaged or does not fit the pack that serves.
     """
@@ -96,6 +104,8 @@ def read_snapshot(disk: Disk, number: int, fleet_of: Callable[[int, str], LiveFl
             state = classes[record.stream]
             warmth.restore(restored.fleet, state, begin, end, memoryview(record.payload)[_RUN.size :])
             restored.since[state.name][begin:end] = position
+        elif record.kind == Kind.ANSWERS:
+            kept_answers.unpack(memoryview(record.payload), answers)
         elif record.kind == Kind.END and restored is not None:
             if any((since == _NOTHING).any() for since in restored.since.values()):
                 break

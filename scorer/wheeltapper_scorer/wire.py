@@ -30,6 +30,7 @@ class Readings:
     times: NDArray[np.int64]  # µs since 1970, UTC
     values: NDArray[np.float32]  # flat, row-major
     historical: bool = False
+    settled: int = 0  # no block up to this sequence comes again
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Events:
     handles: NDArray[np.uint32]
     times: NDArray[np.int64]
     codes: NDArray[np.uint32]  # positions in Open.event_codes
+    settled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,7 @@ def _readings(block: scoring_pb2.ReadingBlock) -> Readings:
         np.array(block.times, dtype=np.int64),
         np.array(block.values, dtype=np.float32),
         block.historical,
+        block.settled_sequence,
     )
 
 
@@ -177,6 +180,7 @@ def _events(block: scoring_pb2.EventBlock) -> Events:
         np.array(block.handles, dtype=np.uint32),
         np.array(block.times, dtype=np.int64),
         np.array(block.codes, dtype=np.uint32),
+        block.settled_sequence,
     )
 
 

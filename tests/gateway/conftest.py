@@ -76,7 +76,7 @@ class EchoScorer(scoring_pb2_grpc.ScoringServicer):
                 context.abort(grpc.StatusCode.UNAVAILABLE, "cable cut")
             if self.revise and body == "readings":
                 if before is not None:
-                    yield pb.StreamResponse(revisions=self._revision(before))
+                    yield pb.StreamResponse(revisions=self._revision(before, block.sequence))
                 before = scores
             yield pb.StreamResponse(scores=scores)
             if opened.ack == pb.ACK_LEVEL_DURABLE and self.acks:
@@ -142,9 +142,9 @@ class EchoScorer(scoring_pb2_grpc.ScoringServicer):
             reason_values=[values[row * len(OUTPUTS) + output] for row in explained for output in range(len(OUTPUTS))],
         )
 
-    def _revision(self, scores: pb.ScoreBlock) -> pb.ScoreBlock:
+    def _revision(self, scores: pb.ScoreBlock, cause: int) -> pb.ScoreBlock:
         return pb.ScoreBlock(
-            sequence=scores.sequence,
+            sequence=cause,
             release=7,
             handles=scores.handles[:1],
             times=scores.times[:1],

@@ -174,6 +174,21 @@ def test_an_answer_given_twice_is_told_once(scorer: Any) -> None:
         assert gateway.counters.answered_rows == 1
 
 
+def test_an_answer_is_told_before_its_block_is_forgotten(scorer: Any) -> None:
+    """Killed in between, a gateway asks again. And each block says that those before are settled."""
+    kept: list[list[int]] = []
+
+    def sink(_: Any) -> None:
+        kept.append([block.sequence for block in gateway._spool.sealed()])
+
+    with gateway_to(scorer.address, {"in_flight_blocks_max": 1}, sink=sink) as gateway:
+        for moment in range(5):
+            send(gateway, range(moment, moment + 1))
+            assert gateway.flush(10)
+    assert kept == [[1], [2], [3], [4], [5]]
+    assert [block.settled_sequence for block in scorer.blocks] == [0, 1, 2, 3, 4]
+
+
 def test_restart_sends_what_the_spool_holds(scorer: Any, tmp_path: Path) -> None:
     with gateway_to("127.0.0.1:1", spool=tmp_path / "s") as gateway:
         send(gateway, range(5))

@@ -13,12 +13,12 @@ import pytest
 from presses import MINUTE_US, content
 from proxy import Proxy
 from serving import Running, promote, run_server
+from told import Told, undisturbed
 from wheeltapper.features import KERNELS
 from wheeltapper.live import LiveFleet
 from wheeltapper.pack import Pack, write_pack
 from wheeltapper.registry import Registry
 from wheeltapper_gateway import Gateway, Settings
-from wheeltapper_gateway.link import Delivery
 from wheeltapper_gateway.settings import Clock
 from wheeltapper_gateway.spool import SpoolError
 from wheeltapper_proto import scoring_pb2 as pb
@@ -45,41 +45,9 @@ def line(scorer_process: Running) -> Iterator[Proxy]:
     proxy.close()
 
 
-class Told:
-    """The newest scores of each reading, and how often each block was answered."""
-
-    def __init__(self) -> None:
-        self.newest: dict[tuple[str, int], bytes] = {}
-        self.blocks: list[list[tuple[str, int]]] = []
-        self.alarms: dict[str, set[int]] = {}
-
-    def take(self, delivery: Delivery) -> None:
-        scores, width = delivery.scores, len(delivery.columns.outputs)
-        rows = list(zip(delivery.assets, scores.times, strict=True))
-        if not delivery.revision:
-            self.blocks.append(rows)
-            for i, (asset, _) in enumerate(rows):
-                self.alarms.setdefault(asset, set()).update(scores.alarms[i * width : (i + 1) * width])
-        for i, row in enumerate(rows):
-            self.newest[row] = array("f", scores.values[i * width : (i + 1) * width]).tobytes()
-
-
-def expected(readings: dict[tuple[str, int], tuple[float, ...]], blocks: list[list[tuple[str, int]]]) -> dict:
-    """The newest scores of the same blocks without a line."""
-    fleet, newest = LiveFleet(Pack.from_bytes(write_pack(content(1)), KERNELS), 1), {}
-    names = sorted({asset for asset, _ in readings})
-    fleet.open_assets("press", names)
-    for block in blocks:
-        cells = np.array([readings[row] for row in block], np.float32)
-        rows = fleet.open_assets("press", [asset for asset, _ in block])
-        answers = fleet.score("press", rows, np.array([when for _, when in block]), cells, 2**62)
-        for part in (answers.revisions, answers):
-            for i in range(len(part.rows) if part else 0):
-                newest[names[int(part.rows[i])], int(part.times[i])] = part.values[i].tobytes()
-    return newest
-
-
 def test_cuts_delays_and_half_open_lines_lose_no_answer_and_no_revision(line: Proxy, tmp_path: Path) -> None:
+    """Eight blocks in flight, so that rows are behind the lateness when a cut line brings them again: every answer and
+    every revision is told once, and is the one of an undisturbed line."""
     rng, told = random.Random(4), Told()
     readings = {
         (asset, T0 + m * MINUTE_US): tuple(float(np.float32(rng.uniform(0, 100))) for _ in SENSORS)
@@ -87,8 +55,7 @@ def test_cuts_delays_and_half_open_lines_lose_no_answer_and_no_revision(line: Pr
         for asset in ("cut-1", "cut-2")
     }
     order = sorted(readings, key=lambda row: row[1] + (rng.randrange(3) * MINUTE_US if rng.random() < 0.2 else 0))
-    # One block in flight: with more, a repeated row may be behind the lateness by then, and is answered TOO_LATE.
-    settings = Settings(batch_rows=4, in_flight_blocks_max=1, **PATIENCE)
+    settings = Settings(batch_rows=4, in_flight_blocks_max=8, want_features=True, **PATIENCE)
     with Gateway(line.address, name="cut", asset_class="press", sensors=SENSORS, assets=["cut-1", "cut-2"],
                  spool=tmp_path / "s", settings=settings, sink=told.take) as gateway:  # fmt: skip
         for i, row in enumerate(order):
@@ -107,8 +74,11 @@ def test_cuts_delays_and_half_open_lines_lose_no_answer_and_no_revision(line: Pr
     assert counters.answered_rows == len(order)
     assert counters.reconnects >= 5
     assert sorted(row for block in told.blocks for row in block) == sorted(order)
-    assert told.newest == expected(readings, told.blocks)
+    assert told.sequences == list(range(1, len(told.blocks) + 1))
+    fleet = LiveFleet(Pack.from_bytes(write_pack(content(1)), KERNELS), 1)
+    assert told.answers == undisturbed(fleet, "press", readings, told.blocks)
     assert counters.revised_rows > 0
+    assert counters.resent_rows > 0
 
 
 class HandClock(Clock):
@@ -141,8 +111,13 @@ def test_an_outage_of_a_day(line: Proxy, tmp_path: Path) -> None:
     assert told.blocks[0] == [("day-live", clock.now_us)]
     drained = [row for block in told.blocks[1:] for row in block]
     assert drained == [("day-old", T0 + minute * MINUTE_US) for minute in range(24 * 60)]
-    assert told.alarms["day-old"] == {pb.ALARM_STATE_NONE}
-    assert pb.ALARM_STATE_RAISED in told.alarms["day-live"]  # the same reading, live
+    alarms = {asset: set[int]() for asset, _ in (drained[0], told.blocks[0][0])}
+    for _, rows, *_, shown, _health, _features in told.answers:
+        width = len(shown) // len(rows)
+        for i, (asset, _) in enumerate(rows):
+            alarms[asset].update(shown[i * width : (i + 1) * width])
+    assert alarms["day-old"] == {pb.ALARM_STATE_NONE}
+    assert pb.ALARM_STATE_RAISED in alarms["day-live"]  # the same reading, live
 
 
 def test_a_full_disk_is_said(line: Proxy, tmp_path: Path) -> None:

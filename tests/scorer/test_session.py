@@ -13,6 +13,7 @@ from wheeltapper.features import KERNELS
 from wheeltapper.live import LiveFleet
 from wheeltapper.pack import Pack
 from wheeltapper_proto import scoring_pb2 as pb
+from wheeltapper_scorer.answer_memory import AnswerMemory
 from wheeltapper_scorer.faults import CallError, Reason
 from wheeltapper_scorer.resume import ResumePoints
 from wheeltapper_scorer.session import Session, rows_max
@@ -273,8 +274,8 @@ def test_a_late_row_revises_what_it_touches(fleet):
 
 
 def test_a_block_that_comes_again_revises_again(fleet):
-    """Its answer may have been lost with a connection; a mere duplicate under a new number changes nothing."""
-    points, values = ResumePoints(10), rows_of(4)
+    """Its answer may have been lost, and be forgotten here; a mere duplicate under a new number changes nothing."""
+    points, values = ResumePoints(10, AnswerMemory(bytes_max=0)), rows_of(4)
     session = session_of(fleet, points=points)
     session.open(opening("x", event_codes=["error:e1"]))
     for i, minute in enumerate((0, 2, 3)):

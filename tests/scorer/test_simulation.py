@@ -1,7 +1,8 @@
 """Seeded histories of a scorer whose process, machine and disk fail between any two steps, without network or files.
 
 The real service, sessions, journal and snapshots run on a disk in memory and talk to gateways in memory. After each
-history the windows and alarms are, byte for byte, those of a scorer that nothing ever happened to.
+history the windows and alarms are, byte for byte, those of a scorer that nothing ever happened to; and every answer
+that a gateway was ever given, also to a block that it sent again, is the one that scorer gives.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pytest
 from drowned_disk import DrownedDisk, PowerCutError
 from presses import MINUTE_US, content
 from wheeltapper import warmth
+from wheeltapper.answers import Answers
 from wheeltapper.features import KERNELS
 from wheeltapper.live import LiveFleet
 from wheeltapper.pack import Pack, write_pack
@@ -35,6 +37,7 @@ T0 = 1_700_000_040 * 1_000_000
 SETTINGS = Settings(state=Path("in memory"), segment_bytes_max=6_000, journal_retry_s=0.001)
 PACKS = {number: Pack.from_bytes(write_pack(content(number)), KERNELS) for number in (1, 2)}
 BLOCKS, IN_FLIGHT = 30, 4
+Answer = tuple[bytes, ...]  # handles, times, status, values, levels, alarms, health, features
 
 
 class Inline(Executor):
@@ -91,7 +94,8 @@ class Site:
     acked: int = 0
     sent: int = 0
     refusals: int = 0
-    values: dict[tuple[int, int], bytes] = field(default_factory=dict)  # (asset, minute) → its newest scores
+    answers: dict[int, list[Answer]] = field(default_factory=dict)  # by sequence: revisions, then the scores
+    repeated: int = 0  # blocks that were answered more than once
 
     @property
     def done(self) -> bool:
@@ -102,7 +106,7 @@ class Site:
         codes = ["error:e1"]
         opened = pb.Open(gateway=self.name, epoch=1, asset_class="press", sensors=["force", "heat", "oil"],
                          asset_ids=assets, event_codes=codes, ack=pb.ACK_LEVEL_DURABLE, attributes=["age"],
-                         attribute_values=[1.0, 2.0, 3.0])  # fmt: skip
+                         attribute_values=[1.0, 2.0, 3.0], want_features=True)  # fmt: skip
         return pb.StreamRequest(open=opened)
 
     async def converse(self, service: ScoringService) -> None:
@@ -117,10 +121,11 @@ class Site:
             return
         assert opened.opened.resume_sequence >= self.acked, "what was acknowledged is gone"
         flying: deque[int] = deque()
+        heard: list[Answer] = []
         following = self.acked
         while not self.done:
             while len(flying) < IN_FLIGHT and following < len(self.blocks):
-                line.requests.put_nowait(self.blocks[following].SerializeToString())
+                line.requests.put_nowait(self.block(following).SerializeToString())
                 following += 1
                 flying.append(following)
             response = await line.responses.get()
@@ -133,15 +138,34 @@ class Site:
                 while flying and flying[0] <= self.acked:
                     flying.popleft()
             elif not response.HasField("opened"):
-                self.keep(response.scores if response.HasField("scores") else response.revisions)
+                heard = self.keep(heard, response)
         line.requests.put_nowait(grpc.aio.EOF)
         await call
 
-    def keep(self, scores: pb.ScoreBlock) -> None:
-        values = np.array(scores.values, np.float32).reshape(len(scores.times), -1)
-        for i, time in enumerate(scores.times):
-            if scores.status[i] in (pb.ROW_STATUS_OK, pb.ROW_STATUS_DUPLICATE):
-                self.values[scores.handles[i], time] = values[i].tobytes()
+    def block(self, place: int) -> pb.StreamRequest:
+        """A block as it is sent now."""
+        request = self.blocks[place]
+        body = request.events if request.HasField("events") else request.readings
+        body.settled_sequence = self.acked
+        return request
+
+    def keep(self, before: list[Answer], response: pb.StreamResponse) -> list[Answer]:
+        """What was heard of the block so far; a second answer is the first one."""
+        if response.HasField("revisions"):
+            return [*before, answer_of(response.revisions)]
+        sequence, told = response.scores.sequence, [*before, answer_of(response.scores)]
+        self.repeated += sequence in self.answers
+        assert self.answers.setdefault(sequence, told) == told, sequence
+        return []
+
+
+def answer_of(block: pb.ScoreBlock) -> Answer:
+    columns = block.handles, block.times, block.values, block.features
+    dtypes = np.uint32, np.int64, np.float32, np.float32
+    handles, times, values, features = (
+        np.array(one, dtype).tobytes() for one, dtype in zip(columns, dtypes, strict=True)
+    )
+    return handles, times, block.status, values, block.levels, block.alarms, block.health, features
 
 
 def sites_of(rng: random.Random) -> list[Site]:
@@ -223,40 +247,60 @@ def history(seed: int, lies: bool = False) -> Counter[str]:
     compare(again.fleet, sites)
     for site in sites:
         assert again.points.resume(site.name, 1, durable=True) == len(site.blocks)
-    seen.update(refusals=sum(site.refusals for site in sites))
+    raised = sum(pb.ALARM_STATE_RAISED in one[5] for site in sites for told in site.answers.values() for one in told)
+    seen.update(
+        refusals=sum(site.refusals for site in sites), repeated=sum(site.repeated for site in sites), raised=raised
+    )
     return seen
 
 
-def undisturbed(sites: list[Site]) -> tuple[LiveFleet, dict[tuple[str, int, int], bytes]]:
-    """The fleet at the end, and the newest scores of every reading."""
-    newest: dict[tuple[str, int, int], bytes] = {}
+def undisturbed(sites: list[Site]) -> tuple[LiveFleet, dict[str, dict[int, list[Answer]]]]:
+    """The fleet at the end, and every answer of every site's blocks."""
+    told: dict[str, dict[int, list[Answer]]] = {}
     fleet = LiveFleet(PACKS[1], 1)
     code = fleet.event_code("press", "error:e1")
     for site in sites:
         ids = list(site.opening().open.asset_ids)
         rows = fleet.open_assets("press", ids, np.array([[1.0], [2.0], [3.0]], np.float32))
+        own = told.setdefault(site.name, {})
         for request in site.blocks:
             block = request.events if request.HasField("events") else request.readings
             whose, times = rows[list(block.handles)], np.array(block.times, np.int64)
             if request.HasField("events"):
-                told = [fleet.take_events("press", whose, times, np.full(len(times), code), 2**62).revisions]
+                codes = np.full(len(times), code)
+                taken = fleet.take_events("press", whose, times, codes, 2**62, want_features=True)
+                parts = [*heard(taken.revisions, rows[0]), events_taken(fleet, block, taken.status)]
             else:
                 values = np.array(block.values, np.float32).reshape(-1, 3)
-                answers = fleet.score("press", whose, times, values, 2**62)
-                told = [answers.revisions, answers]
-            for part in told:
-                for i in range(len(part.rows) if part else 0):
-                    if part.status[i] in (pb.ROW_STATUS_OK, pb.ROW_STATUS_DUPLICATE):
-                        key = site.name, int(part.rows[i] - rows[0]), int(part.times[i])
-                        newest[key] = part.values[i].tobytes()
-    return fleet, newest
+                answers = fleet.score("press", whose, times, values, 2**62, want_features=True)
+                parts = [*heard(answers.revisions, rows[0]), *heard(answers, rows[0])]
+            own[block.sequence] = parts
+    return fleet, told
+
+
+def heard(answers: Answers | None, first: int) -> list[Answer]:
+    """Answers of the fleet as a gateway hears them, whose first asset has the row `first`."""
+    if answers is None:
+        return []
+    assert answers.features is not None
+    handles = (answers.rows - first).astype(np.uint32)
+    shown = answers.status, answers.values, answers.levels, answers.alarms, answers.health, answers.features
+    return [tuple(column.tobytes() for column in (handles, answers.times, *shown))]
+
+
+def events_taken(fleet: LiveFleet, block: pb.EventBlock, status: np.ndarray) -> Answer:
+    n, outputs, features = len(block.handles), len(fleet.outputs("press")), len(fleet.features("press"))
+    handles, times = np.array(block.handles, np.uint32).tobytes(), np.array(block.times, np.int64).tobytes()
+    empty = np.full(n * outputs, np.nan, np.float32).tobytes()
+    wide = np.full(n * features, np.nan, np.float32).tobytes()
+    return handles, times, status.tobytes(), empty, bytes(n * outputs), bytes(n * outputs), bytes(n), wide
 
 
 def compare(fleet: LiveFleet, sites: list[Site]) -> None:
-    expected, newest = undisturbed(sites)
-    told = {(site.name, asset, time): one for site in sites for (asset, time), one in site.values.items()}
-    assert told == newest
+    expected, told = undisturbed(sites)
     for site in sites:
+        for sequence, answer in told[site.name].items():
+            assert site.answers[sequence] == answer, (site.name, sequence)
         compare_rows(fleet, expected, list(site.opening().open.asset_ids))
 
 
@@ -278,7 +322,7 @@ def test_histories(begin: int) -> None:
             seen += history(seed)
         except Exception as error:
             raise AssertionError(f"seed {seed}") from error
-    assert min(seen["lives"], seen["snapshots"], seen["replayed"]) > 20, seen
+    assert min(seen["lives"], seen["snapshots"], seen["replayed"], seen["repeated"], seen["raised"]) > 20, seen
 
 
 @pytest.mark.slow
@@ -349,10 +393,11 @@ def test_a_full_disk_ends_durable_streams_only_and_is_taken_up_again() -> None:
             line.requests.put_nowait(request.SerializeToString())
         line.requests.put_nowait(grpc.aio.EOF)
         await service._stream_scores(None, line)
+        heard: list[Answer] = []
         while not line.responses.empty():
             response = line.responses.get_nowait()
             if response.HasField("scores") or response.HasField("revisions"):
-                site.keep(response.scores if response.HasField("scores") else response.revisions)
+                heard = site.keep(heard, response)
 
     asyncio.run(story())
     again = recover(disk, PACKS[1], 1, lambda *_: None, SETTINGS)

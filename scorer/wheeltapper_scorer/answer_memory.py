@@ -1,0 +1,150 @@
+"""Answers given lately, to be given again word for word: a line that breaks takes with it what was on its way.
+
+A block that comes again (same gateway, epoch and sequence, same rows and values) is answered as it was the first time,
+alarms and revisions with it, and does not reach the fleet, whose windows have moved on. A gateway says with every block
+up to where it will never ask again (`settled_sequence`), so what is kept is what is in flight. Of one that does not say
+so the newest answers are kept. What was forgotten is scored anew.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from wheeltapper_scorer.wire import Scores
+
+OVERHEAD_BYTES = 1_024  # of the objects around an answer's columns
+_MIB = 1024 * 1024
+
+
+class Body(IntEnum):
+    """What was asked: a call's two blocks may share a sequence. Numbers are for ever."""
+
+    READINGS = 1
+    EVENTS = 2
+
+
+class Asked(NamedTuple):
+    """A block by name, and a checksum of all that its answer depends on."""
+
+    body: Body
+    sequence: int
+    check: int
+
+
+class Named(NamedTuple):
+    """What the columns of an answer are, as Opened says it."""
+
+    release: int
+    pack: str  # hex sha256
+    outputs: tuple[str, ...]
+    features: tuple[str, ...]
+    wanted: tuple[bool, int, bool]  # want_features, reasons_top, reasons_always
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An answer as it was given, but for handles, which are a stream's own: here they are rows of the fleet."""
+
+    asked: Asked
+    clock_us: int  # the scorer's, when it was first asked
+    named: Named
+    revisions: tuple[Scores, ...]
+    scores: Scores
+    bytes: int  # about what it takes in memory
+
+
+@dataclass(slots=True)
+class Kept:
+    """Of one gateway and epoch."""
+
+    settled: int = 0  # nothing up to here is asked again
+    told: OrderedDict[tuple[Body, int], Told] = field(default_factory=OrderedDict)
+    bytes: int = 0
+
+
+class AnswerMemory:
+    """`bytes_max` for each gateway and epoch, `bytes_total_max` for all: beyond them the oldest answers of that
+    gateway, or all of the one that has been silent for longest, are forgotten."""
+
+    def __init__(
+        self, gateways_max: int = 10_000, bytes_max: int = 8 * _MIB, bytes_total_max: int = 256 * _MIB
+    ) -> None:
+        self._gateways_max, self._bytes_max, self._bytes_total_max = gateways_max, bytes_max, bytes_total_max
+        self._kept: OrderedDict[tuple[str, int], Kept] = OrderedDict()
+        self.bytes = 0
+
+    def find(self, gateway: str, epoch: int, asked: Asked, wanted: tuple[bool, int, bool]) -> Told | None:
+        """What was answered to exactly this block, where the same columns were wanted."""
+        kept = self._kept.get((gateway, epoch))
+        told = kept.told.get(asked[:2]) if kept is not None else None
+        return told if told is not None and told.asked == asked and told.named.wanted == wanted else None
+
+    def keep(self, gateway: str, epoch: int, told: Told) -> None:
+        """Remember an answer. The first answer to a block stays; sequence 0 is none."""
+        kept = self._of(gateway, epoch)
+        key = told.asked[:2]
+        before = kept.told.get(key)
+        if told.asked.sequence <= kept.settled or (before is not None and before.asked == told.asked):
+            return
+        if before is not None:
+            self._forget(kept, key)
+        kept.told[key] = told
+        kept.bytes += told.bytes
+        self.bytes += told.bytes
+        while kept.told and kept.bytes > self._bytes_max:
+            self._forget(kept, next(iter(kept.told)))
+        while self.bytes > self._bytes_total_max:
+            self._forget_silent()
+
+    def settle(self, gateway: str, epoch: int, sequence: int) -> None:
+        """Forget what is never asked again: everything up to this sequence."""
+        kept = self._of(gateway, epoch)
+        if sequence > kept.settled:
+            kept.settled = sequence
+            for key in [one for one in kept.told if one[1] <= sequence]:
+                self._forget(kept, key)
+
+    def state(self) -> Iterator[tuple[str, int, int, tuple[Told, ...]]]:
+        """What outlives a process: gateway, epoch, settled, answers. The memory may change while one iterates."""
+        for gateway, epoch in list(self._kept):
+            kept = self._kept.get((gateway, epoch))
+            if kept is not None:
+                yield gateway, epoch, kept.settled, tuple(kept.told.values())
+
+    def restore(self, gateway: str, epoch: int, settled: int, answers: Sequence[Told]) -> None:
+        """Put back what `state` gave of one gateway."""
+        self.settle(gateway, epoch, settled)
+        for told in answers:
+            self.keep(gateway, epoch, told)
+
+    def _of(self, gateway: str, epoch: int) -> Kept:
+        kept = self._kept.setdefault((gateway, epoch), Kept())
+        self._kept.move_to_end((gateway, epoch))
+        while len(self._kept) > self._gateways_max:
+            self._forget_silent()
+        return kept
+
+    def _forget_silent(self) -> None:
+        """All of the gateway that has been silent for longest."""
+        _, kept = self._kept.popitem(last=False)
+        self.bytes -= kept.bytes
+
+    def _forget(self, kept: Kept, key: tuple[Body, int]) -> None:
+        size = kept.told.pop(key).bytes
+        kept.bytes -= size
+        self.bytes -= size
+
+
+def asked(body: Body, sequence: int, columns: Sequence[NDArray[Any]]) -> Asked:
+    """The name of a block whose answer depends on these columns, contiguous ones."""
+    check = 0
+    for column in columns:
+        check = zlib.crc32(column.data, zlib.crc32(len(column).to_bytes(8, "little"), check))
+    return Asked(body, sequence, check)
