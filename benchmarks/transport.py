@@ -75,29 +75,37 @@ class _Crowd:
 
     def __init__(self, size: int, seconds: float) -> None:
         self._missing, self._seconds = size, seconds
-        self.first_s: list[float] = []
+        self.first_s: list[float] = []  # when each had its first answer
+        self.own_s: list[float] = []  # … and how long after its own first message
+        self.trips_s: list[float] = []  # round trips once all were in
         self.counts = [0] * size
         self._end = float("inf")
 
     async def converse(self, number: int, channel: Any) -> None:
         call = channel.stream_stream(STREAM)()
+        began = time.perf_counter()
         await call.write(pb.StreamRequest(open=work.opening(f"crowd-{number}", 1)).SerializeToString())
         await call.read()
         row, sequence = work.values(1, 0), 0
         while time.perf_counter() < self._end:
             sequence += 1
+            sent = time.perf_counter()
             await call.write(pb.StreamRequest(readings=work.block(sequence, row, sequence)).SerializeToString())
             harness.require(await call.read() is not grpc.aio.EOF, "a stream lasts")
+            now = time.perf_counter()
             if sequence == 1:
-                self._served()
-            self.counts[number] += not self._missing
+                self._served(began, now)
+            elif not self._missing:
+                self.counts[number] += 1
+                self.trips_s.append(now - sent)
         call.cancel()
 
-    def _served(self) -> None:
+    def _served(self, began: float, now: float) -> None:
         self._missing -= 1
-        self.first_s.append(time.perf_counter())
+        self.first_s.append(now)
+        self.own_s.append(now - began)
         if not self._missing:
-            self._end = self.first_s[-1] + self._seconds
+            self._end = now + self._seconds
 
 
 async def _crowded(plain: work.Work, seconds: float) -> list[Row]:
@@ -117,10 +125,14 @@ async def _crowded(plain: work.Work, seconds: float) -> list[Row]:
         kib = (server.rss() - before) / _STREAMS / 1024
         await asyncio.gather(*(channel.close() for channel in channels))
     case, answers = f"{_STREAMS} streams", crowd.counts
+    median_s, late_s = (float(q) for q in np.quantile(crowd.own_s, (0.5, 0.99)))
     return [
         _goal(f"{case}: until each had an answer", crowd.first_s[-1] - began, "s", 1.0),
+        _goal(f"{case}: first message to first answer, p50", median_s, "s", 1.0),
+        _goal(f"{case}: first message to first answer, p99", late_s, "s", 1.0),
         _goal(f"{case}: most ÷ least answers", max(answers) / max(min(answers), 0.1), "×", 2.0),
         _goal(f"{case}: memory of a stream", kib, "KiB", 64.0),
+        Row(f"{case}: round trip, p99, all asking at once", float(np.quantile(crowd.trips_s, 0.99)) * 1e3, "ms"),
         Row(f"{case}: answers a second", sum(answers) / seconds, "1/s"),
         Row(f"{case}: CPU of the client", client_s, "cores"),
     ]

@@ -33,6 +33,7 @@ from wheeltapper_scorer.turns import Turns
 
 SERVICE = scoring_pb2.DESCRIPTOR.services_by_name["Scoring"].full_name
 _RETRY_S = 1.0
+_GREETING = 2  # messages of a new stream that go before those of others: its Open, and its first block
 
 T = TypeVar("T")
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
@@ -44,6 +45,7 @@ class Stream:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._writing = asyncio.Lock()
+        self.messages = 0  # heard
 
     async def write(self, message: bytes) -> None:
         async with self._writing:
@@ -204,7 +206,8 @@ class ScoringService:
             session = Session(self._fleet, self._settings, self._points, self._switch)
             raw = await self._first(context)
             while raw is not grpc.aio.EOF:
-                await self._turns.take(len(cast(bytes, raw)))
+                await self._turns.take(len(cast(bytes, raw)), is_new=stream.messages < _GREETING)
+                stream.messages += 1
                 self._check_in_time(context)
                 caller.check()
                 await self._respond(caller, session, stream, cast(bytes, raw), kept)

@@ -1,4 +1,4 @@
-"""Whose block is next: work in slices, so that a saturated scorer still hears newcomers, and a bound on what waits.
+"""Whose block is next: newcomers first, the rest in slices of the event loop, and a bound on what waits.
 
 grpc.aio accepts one call per turn of the event loop. Without slices a turn lasts as long as a block of every stream
 that has sent one. docs/decisions/0012-turns-and-the-wake-up-pipe.md has the figures.
@@ -7,6 +7,7 @@ that has sent one. docs/decisions/0012-turns-and-the-wake-up-pipe.md has the fig
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 
@@ -14,6 +15,10 @@ from wheeltapper_scorer.faults import CallError, Reason
 from wheeltapper_scorer.loop import Loop
 
 SLICE_S = 0.002  # work between two looks at the network
+_RUSH_S = 0.1  # over which newcomers are counted …
+_RUSH_MESSAGES = 20.0  # … and this many of theirs are a rush: all others together get …
+_RUSH_PACE = 8  # … one block in the time of so many …
+_RUSH_PATIENCE_S = 0.25  # … or one a turn of the loop, where they wait longer than this
 _QUIET_S = 0.000_5  # without another call all are thought to be in …
 _PATIENCE_S = 0.02  # … and nobody waits longer for that
 _RETRY_S = 1.0
@@ -21,14 +26,21 @@ _MEMORY = 0.1  # weight of the newest block in the mean cost
 
 
 class Turns:
-    """Blocks in the order they came. `wait_s_max`: newcomers are refused while the oldest block waits longer;
-    `bytes_max`: what may wait in all."""
+    """Blocks in the order they came, those of streams that have had no answer yet before all others. In a rush of
+    newcomers the others go on slowly, for an answered stream asks again at once and would leave them little.
+
+    `wait_s_max`: newcomers are refused while the oldest block waits longer; `bytes_max`: what may wait in all.
+    """
 
     def __init__(self, wait_s_max: float, bytes_max: int) -> None:
         self._wait_s_max = wait_s_max
         self._bytes_max = bytes_max
         self._bytes = 0
         self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
+        self._newcomers: deque[tuple[asyncio.Future[None], float]] = deque()
+        self._newcomer_at = 0.0
+        self._rush = 0.0  # messages of newcomers, fading
+        self._granted_at = 0.0  # the newest of `_waiting`
         self._spent_s = 0.0
         self._mean_s = SLICE_S
         self._armed = False
@@ -41,55 +53,57 @@ class Turns:
     @property
     def waiting(self) -> int:
         """Blocks that wait."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._newcomers)
 
     @property
     def waited_s(self) -> float:
         """How long the latest block of the past second waited, or the oldest waits by now."""
         now = time.monotonic()
         recent = self._waited_s if now - self._waited_at < 1.0 else 0.0
-        return max(recent, now - self._waiting[0][1]) if self._waiting else recent
+        return max([recent, *(now - line[0][1] for line in (self._waiting, self._newcomers) if line)])
 
     def admit(self) -> None:
-        """Raises CallError OVERLOADED where a newcomer would only make everybody late."""
+        """A stream or call begins. Raises CallError OVERLOADED where a newcomer would only make everybody late."""
         if (waited_s := self.waited_s) > self._wait_s_max:
             raise CallError(
                 Reason.OVERLOADED, f"blocks wait {waited_s:.1f} s here, more than {self._wait_s_max:g} s", _RETRY_S
             )
 
-    async def take(self, bytes_count: int, is_call: bool = False) -> None:
+    async def take(self, bytes_count: int, is_new: bool = False, is_call: bool = False) -> None:
         """Wait for a turn. Raises CallError OVERLOADED where too many bytes wait already.
 
-        is_call: nobody has counted it yet. While the loop is busy, calls that grpc holds back are let in before any is
-        answered, so that there is something to count: it accepts one at a time, and would hide all the others.
+        is_new: of a stream that has had no answer yet. is_call: nobody has counted it yet. While the loop is busy,
+        calls that grpc holds back are let in before any is answered, so that there is something to count: it accepts
+        one at a time, and would hide all the others.
         """
+        began = time.monotonic()
         if is_call:
-            self._called_at = time.monotonic()
-        if not self._waiting and self._spent_s < SLICE_S and not (is_call and _is_busy()):
-            self._note(0.0)
+            self._called_at = began
+        if is_new:
+            self._rush, self._newcomer_at = self._rush_at(began) + 1.0, began
+        line = self._newcomers if is_new else self._waiting
+        if not (line if is_new else self.waiting) and self._spent_s < SLICE_S and not (is_call and _is_busy()):
+            self._waited_s, self._waited_at = 0.0, began
             return
         if self._bytes + bytes_count > self._bytes_max:
             raise CallError(
                 Reason.OVERLOADED, f"{self._bytes:,} bytes wait here, and {self._bytes_max:,} may", _RETRY_S
             )
         future = asyncio.get_running_loop().create_future()
-        began = time.monotonic()
-        self._waiting.append((future, began))
+        line.append((future, began))
         self._bytes += bytes_count
         self._arm()
         try:
             await future
         finally:
             self._bytes -= bytes_count
-        self._note(time.monotonic() - began)
+        self._waited_at = time.monotonic()
+        self._waited_s = self._waited_at - began
 
     def done(self, seconds: float) -> None:
         """A turn has ended, and cost so much."""
         self._spent_s += seconds
         self._arm()
-
-    def _note(self, waited_s: float) -> None:
-        self._waited_s, self._waited_at = waited_s, time.monotonic()
 
     def _arm(self) -> None:
         if not self._armed:
@@ -107,13 +121,28 @@ class Turns:
             self._arm()  # calls are still coming in
             return
         fitting = max(1, int(SLICE_S / max(self._mean_s, 1e-6)))
-        while self._waiting and self._granted < fitting:
-            future, _ = self._waiting.popleft()
+        self._grant(self._newcomers, fitting)
+        if not self._newcomers and self._rush_at(now) < _RUSH_MESSAGES:
+            self._grant(self._waiting, fitting)
+        elif self._waiting and (
+            now - self._granted_at >= _RUSH_PACE * self._mean_s or now - self._waiting[0][1] >= _RUSH_PATIENCE_S
+        ):
+            self._granted_at = now
+            self._grant(self._waiting, 1)
+        if self._granted or self.waiting:
+            self._arm()
+
+    def _rush_at(self, now: float) -> float:
+        return self._rush * math.exp((self._newcomer_at - now) / _RUSH_S)
+
+    def _grant(self, line: deque[tuple[asyncio.Future[None], float]], most: int) -> None:
+        """Let at most the first `most` of a line go on."""
+        while line and most:
+            future, _ = line.popleft()
             if not future.done():  # else its stream was cancelled
                 future.set_result(None)
                 self._granted += 1
-        if self._granted:
-            self._arm()
+                most -= 1
 
 
 def _is_busy() -> bool:

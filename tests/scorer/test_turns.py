@@ -21,8 +21,10 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         runner.run(work)
 
 
-async def block(turns: Turns, done: list[int], number: int, seconds: float, size: int = 1) -> None:
-    await turns.take(size)
+async def block(
+    turns: Turns, done: list[int], number: int, seconds: float, size: int = 1, is_new: bool = False
+) -> None:
+    await turns.take(size, is_new)
     time.sleep(seconds)
     done.append(number)
     turns.done(seconds)
@@ -42,6 +44,23 @@ def test_blocks_keep_their_order_and_the_loop_turns_between_slices() -> None:
         assert rounds >= 10
         await asyncio.gather(*work)
         assert turns.waiting == 0
+
+    run(check())
+
+
+def test_newcomers_go_first_and_nobody_stands_still() -> None:
+    async def check() -> None:
+        turns, done = Turns(10.0, 1 << 30), list[int]()
+        busy = [asyncio.create_task(block(turns, done, i, SLICE_S / 2)) for i in range(200)]
+        await asyncio.sleep(0)
+        before = len(done)
+        new = [asyncio.create_task(block(turns, done, 1000 + i, SLICE_S / 2, is_new=True)) for i in range(80)]
+        await asyncio.gather(*new)
+        others = [number for number in done[before:] if number < 1000]
+        assert 1 <= len(others) <= 40, "in a rush of newcomers the others go slowly, and go on"
+        await asyncio.gather(*busy)
+        assert [number for number in done if number < 1000] == list(range(200))
+        assert [number for number in done if number >= 1000] == list(range(1000, 1080))
 
     run(check())
 
