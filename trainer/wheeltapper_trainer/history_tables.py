@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -44,10 +45,26 @@ class TableWriter:
     def write(self, columns: Mapping[str, NDArray[Any]]) -> None:
         """Append rows: str, number, bool and datetime64[us] (UTC) columns, the same names and types at every call."""
         table = pa.table({name: _arrow(column) for name, column in columns.items()})
+        self._open(table.schema).write_table(table, row_group_size=_GROUP_ROWS_MAX)
+
+    def append(self, *paths: str | Path) -> None:
+        """Append the rows of tables that TableWriters wrote: of one, row group by row group; of several, as if they had
+        been written together."""
+        with contextlib.ExitStack() as opened:
+            files = [opened.enter_context(pq.ParquetFile(path)) for path in paths]
+            if len(files) == 1:
+                for group in range(files[0].num_row_groups):
+                    rows = files[0].read_row_group(group)
+                    self._open(rows.schema).write_table(rows)
+            elif files:
+                rows = pa.concat_tables([file.read() for file in files]).combine_chunks()
+                self._open(rows.schema).write_table(rows, row_group_size=_GROUP_ROWS_MAX)
+
+    def _open(self, schema: pa.Schema) -> pq.ParquetWriter:
         if self._writer is None:
-            words = [field.name for field in table.schema if pa.types.is_string(field.type)]
-            self._writer = pq.ParquetWriter(self._partial, table.schema, compression="zstd", use_dictionary=words)
-        self._writer.write_table(table, row_group_size=_GROUP_ROWS_MAX)
+            words = [field.name for field in schema if pa.types.is_string(field.type)]
+            self._writer = pq.ParquetWriter(self._partial, schema, compression="zstd", use_dictionary=words)
+        return self._writer
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

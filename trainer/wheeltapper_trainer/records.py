@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import struct
@@ -108,6 +109,13 @@ class Excerpt:
     parts: tuple[Part, ...]
     events: Events
     failed: frozenset[str]
+
+    def singles(self) -> list[Excerpt]:
+        """The same, an asset at a time."""
+        return [
+            dataclasses.replace(self, assets=(asset,), parts=(part,), events=self.events.of_asset(asset.asset_id))
+            for asset, part in zip(self.assets, self.parts, strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,12 @@ from wheeltapper.spec import FleetSpec
 from wheeltapper_command.progress import Progress
 
 from wheeltapper_trainer.evaluation import evaluate
+from wheeltapper_trainer.final_answers import final_answers
 from wheeltapper_trainer.history import History
 from wheeltapper_trainer.inputs import asset_rows, failure_codes
 from wheeltapper_trainer.job import TEST, Chunk, ClassSplit, TrainJob, save_arrays, slots_of
-from wheeltapper_trainer.offline import final_answers, in_order
 from wheeltapper_trainer.records import Asset, AssetReadings, Events
+from wheeltapper_trainer.threads import in_order
 from wheeltapper_trainer.thresholds import Threshold
 
 Arrays = dict[str, npt.NDArray[Any]]

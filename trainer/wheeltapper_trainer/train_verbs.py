@@ -166,6 +166,9 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reasons-always", action="store_true", help="write them for every reading")
     parser.add_argument("--from", dest="begin", metavar="TIME", help="write readings from this time on")
     parser.add_argument("--cpus", type=int, default=0, metavar="N", help="cores to score with (default: all)")
+    parser.add_argument("--ray-address", default="", metavar="A", help="a Ray cluster instead of this machine")
+    parser.add_argument("--task-seconds", type=float, default=900.0, metavar="S", help="a task's longest time (900)")
+    parser.add_argument("--attempts", type=int, default=2, metavar="N", help="tries of an asset by itself (2)")
 
 
 def _score(options: argparse.Namespace, progress: Progress) -> Outcome:
@@ -174,6 +177,7 @@ def _score(options: argparse.Namespace, progress: Progress) -> Outcome:
     from wheeltapper.reasons import TOP_MAX  # noqa: PLC0415
     from wheeltapper.registry import Registry  # noqa: PLC0415
 
+    from wheeltapper_trainer.cluster import Limits  # noqa: PLC0415
     from wheeltapper_trainer.offline import Order, score_history  # noqa: PLC0415
 
     if options.out.suffix != ".parquet":
@@ -186,13 +190,16 @@ def _score(options: argparse.Namespace, progress: Progress) -> Outcome:
         number, path = release.number, release.pack_path
     begin = time_us(options.begin) if options.begin else None
     order = Order(
-        options.history,
+        absolute(options.history),
         options.out,
         begin,
         options.features,
         options.cpus or available_cpus(),
         options.reasons,
         options.reasons_always,
+        path,
+        options.ray_address,
+        Limits(options.task_seconds, options.attempts),
     )
     found = score_history(order, open_pack(path, kernels=KERNELS), number, progress)
     rows = [
@@ -200,7 +207,14 @@ def _score(options: argparse.Namespace, progress: Progress) -> Outcome:
         ("readings a second", round(found["readings_per_second"])),
     ]
     rows += [(f"answered {name}", count) for name, count in found["statuses"].items()]
-    return Outcome(found, f"{table(('score', 'figure'), rows)}\n\nanswers in {options.out}")
+    text = f"{table(('score', 'figure'), rows)}\n\nanswers in {options.out}"
+    if not found["failed"]:
+        return Outcome(found, text)
+    reasons = list(found["failed"].items())
+    text += "\n\n" + table(("asset left out", "reason"), reasons[:_REASONS_SHOWN])
+    more = len(reasons) - _REASONS_SHOWN
+    text += f"\n… and {more:,} more; -o json names all" if more > 0 else ""
+    return Outcome(found, text, Exit.PARTIAL)
 
 
 def time_us(text: str) -> int:
