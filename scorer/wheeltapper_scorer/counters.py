@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,7 +55,7 @@ class Counters:
 
     def count_seconds(self, seconds: float) -> None:
         """What one block cost."""
-        self.block_seconds[np.searchsorted(BLOCK_SECONDS, seconds)] += 1
+        self.block_seconds[bisect_left(BLOCK_SECONDS, seconds)] += 1
         self.block_seconds_sum += seconds
 
     def report(self) -> dict[str, int]:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-_BYTES_MAX = 65_536
+_BYTES = bytearray(4_096)  # the pipe is full long before
 _MEMORY_S = 0.1  # over which idleness is remembered
 
 
@@ -30,6 +30,11 @@ class Loop(asyncio.SelectorEventLoop):
         """Whether the loop has had next to nothing to wait for lately."""
         return self._idleness.share < 0.1
 
+    @property
+    def turns(self) -> int:
+        """How often it has looked at the network."""
+        return self._idleness.looks
+
     def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
         if isinstance(fd, socket.socket) and fd.family == socket.AF_UNIX:
             super().add_reader(fd, _read_all, fd, callback, args)
@@ -43,11 +48,13 @@ class _Idleness(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.share = 1.0
+        self.looks = 0
         self._ended = time.monotonic()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         began = time.monotonic()
         found = super().select(timeout)
+        self.looks += 1
         now = time.monotonic()
         if now > self._ended:
             span_s = now - self._ended
@@ -60,7 +67,7 @@ class _Idleness(selectors.DefaultSelector):
 def _read_all(pipe: socket.socket, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
     """Read all bytes but one, which the callback itself reads. An operation is queued before its byte is written, so
     the callback finds every operation whose byte was read here."""
-    waiting = len(pipe.recv(_BYTES_MAX, socket.MSG_PEEK))
+    waiting = pipe.recv_into(_BYTES, flags=socket.MSG_PEEK)
     if waiting > 1:
-        pipe.recv(waiting - 1)
+        pipe.recv_into(_BYTES, waiting - 1)
     callback(*args)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
 from typing import TypeAlias, TypeVar, cast
 
 import grpc
@@ -167,15 +166,16 @@ class ScoringService:
             if durable:
                 self._journal.check()
         revisions: list[wire.Scores] = []
-        with self._working():
-            opened, now_us = session.open(request.open), _now_us()
-            if request.events is not None:
-                taken = session.take_events(request.events, now_us)
-                self._count(taken)
-                revisions += taken.revisions
-            answered = session.score(request.readings, now_us)
-            self._count(answered)
-            revisions += answered.revisions
+        began = time.perf_counter()
+        opened, now_us = session.open(request.open), _now_us()
+        if request.events is not None:
+            taken = session.take_events(request.events, now_us)
+            self._count(taken)
+            revisions += taken.revisions
+        answered = session.score(request.readings, now_us)
+        self._count(answered)
+        revisions += answered.revisions
+        self._worked(began)
         if self._journal is not None:
             self._journal.append(Kind.CALL, 0, raw, now_us)
             if durable:
@@ -244,18 +244,20 @@ class ScoringService:
         now_us = _now_us()
         if isinstance(request, scoring_pb2.Open):
             caller.check_open(request)
-            with self._working():
-                opened = session.open(request)
+            began = time.perf_counter()
+            opened = session.open(request)
+            self._worked(began)
             if kept is not None:
                 kept.opened(request, raw, now_us)
             logs.info("opened", gateway=request.gateway, asset_class=request.asset_class, assets=len(request.asset_ids))
             await stream.write(wire.encode_opened(opened))
             return
-        with self._working():
-            if isinstance(request, wire.Readings):
-                answered = session.score(request, now_us)
-            else:
-                answered = session.take_events(request, now_us)
+        began = time.perf_counter()
+        if isinstance(request, wire.Readings):
+            answered = session.score(request, now_us)
+        else:
+            answered = session.take_events(request, now_us)
+        self._worked(began)
         on_disk = kept.took(raw, answered, request.sequence) if kept is not None else None
         self._count(answered)
         messages = [wire.encode_opened(answered.reopened)] if answered.reopened is not None else []
@@ -278,16 +280,11 @@ class ScoringService:
             self._counters.expired += 1
             raise CallError(Reason.EXPIRED, "the deadline passed before the block had its turn")
 
-    @contextmanager
-    def _working(self) -> Iterator[None]:
-        """Work that holds the event loop, timed: the turns share it out."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            seconds = time.perf_counter() - began
-            self._turns.done(seconds)
-            self._counters.count_seconds(seconds)
+    def _worked(self, began: float) -> None:
+        """Work that held the event loop since `began` is done: the turns share it out."""
+        seconds = time.perf_counter() - began
+        self._turns.done(seconds)
+        self._counters.count_seconds(seconds)
 
     def _count(self, answered: Answered) -> None:
         self._counters.count_rows(answered.scores.status, answered.scores.health)

@@ -41,7 +41,8 @@ class Turns:
         self._newcomer_at = 0.0
         self._rush = 0.0  # messages of newcomers, fading
         self._granted_at = 0.0  # the newest of `_waiting`
-        self._spent_s = 0.0
+        self._spent_s = 0.0  # in …
+        self._turn = -1  # … this turn of the loop
         self._mean_s = SLICE_S
         self._armed = False
         self._granted = 0  # blocks of this slice
@@ -82,7 +83,7 @@ class Turns:
         if is_new:
             self._rush, self._newcomer_at = self._rush_at(began) + 1.0, began
         line = self._newcomers if is_new else self._waiting
-        if not (line if is_new else self.waiting) and self._spent_s < SLICE_S and not (is_call and _is_busy()):
+        if not (line if is_new else self.waiting) and self._is_left_over() and not (is_call and _is_busy()):
             self._waited_s, self._waited_at = 0.0, began
             return
         if self._bytes + bytes_count > self._bytes_max:
@@ -103,7 +104,15 @@ class Turns:
     def done(self, seconds: float) -> None:
         """A turn has ended, and cost so much."""
         self._spent_s += seconds
-        self._arm()
+        if self._waiting or self._newcomers:
+            self._arm()
+
+    def _is_left_over(self) -> bool:
+        """Whether this turn of the loop has time for another block."""
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, Loop) and loop.turns != self._turn:
+            self._turn, self._spent_s = loop.turns, 0.0
+        return self._spent_s < SLICE_S
 
     def _arm(self) -> None:
         if not self._armed:
