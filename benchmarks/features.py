@@ -74,7 +74,7 @@ def _stream(
     for i in range(order.size):
         clean_row(plan, values[i], row)
         _, slot, _ = place(plan, state, order[i], times[i], row)
-        feature_row(plan, state, order[i], slot, scratch, out[i])
+        feature_row(plan, state, order[i], slot, scratch[0], scratch, out[i])  # no start: nobody asks for shifts
 
 
 def bottleneck_features(columns: Array, windows: tuple[int, ...]) -> list[Array]:

@@ -76,6 +76,27 @@ def statistic(name: str, positions: np.ndarray, values: np.ndarray, window: int)
     raise ValueError(name)
 
 
+def start(spec: ClassSpec, regimes: Regimes, readings: dict[int, np.ndarray]) -> list[float]:
+    """When an asset's start was over, then the mean of each sensor in it, then one over its standard deviation."""
+    times = sorted(readings)
+    if spec.cadence_us == 0:
+        inside = times[: spec.start]
+        over = inside[-1] + 1
+    else:
+        over = (times[0] // spec.cadence_us + spec.start) * spec.cadence_us
+        holders = {t // spec.cadence_us: t for t in times if t < over}  # of two in one slot the later
+        inside = sorted(holders.values())
+    rows = np.array([scale(spec, regimes, clean(spec, readings[t])) for t in inside], np.float64)
+    means, inverse = [], []
+    for c, sensor in enumerate(spec.sensors):
+        there = rows[~np.isnan(rows[:, c]), c]
+        if sensor.feature:
+            known = 2 * len(there) >= spec.start
+            means.append(float(np.mean(there)) if known else math.nan)
+            inverse.append(1 / float(np.std(there)) if known else math.nan)
+    return [over, *means, *inverse]
+
+
 def features(
     spec: ClassSpec,
     regimes: Regimes,
@@ -83,19 +104,25 @@ def features(
     readings: dict[int, np.ndarray],
     events: Sequence[tuple[int, int]],
     time: int,
+    own_start: Sequence[float] = (),
 ) -> list[float]:
-    """The feature row of the reading at `time`, given the whole set of readings {time: raw values} and events
-    (time, position in spec.events)."""
+    """The feature row of the reading at `time`, given the whole set of readings {time: raw values}, events
+    (time, position in spec.events), and what `start` says of the asset, nothing where that is unknown."""
     scaled = {t: scale(spec, regimes, clean(spec, row)) for t, row in readings.items()}
     used = [c for c, s in enumerate(spec.sensors) if s.feature]
     row = [float(scaled[time][c]) for c in used]
     for window in spec.windows:
         slots = window_of(spec, scaled, time, window)
         for name in spec.statistics:
-            for c in used:
+            for u, c in enumerate(used):
                 there = [(p, v[c]) for p, v in slots if not np.isnan(v[c])]
                 positions = np.array([p for p, _ in there], int)
                 values = np.array([v for _, v in there], np.float64)
+                if name == "shift":
+                    known = len(own_start) > 0 and len(values) > 0 and time >= own_start[0]
+                    shift = known and (np.mean(values) - own_start[1 + u]) * own_start[1 + len(used) + u]
+                    row.append(float(shift) if known else math.nan)
+                    continue
                 row.append(statistic(name, positions, values, window))
     for e, event in enumerate(spec.events):
         times = sorted({t for t, code in events if code == e and t <= time})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from dataclasses import replace
 
 import numpy as np
-from wheeltapper.forest import Trees, plant
+from wheeltapper.forest import Trees, no_trees, plant
 from wheeltapper.pack import AssetContent, ClassContent, HeadContent, Output, PackContent, Why
 from wheeltapper.regimes import Regimes
 from wheeltapper.spec import ClassSpec, RegimeSpec, Sensor, Target, features_of
@@ -110,6 +112,34 @@ def small_content(seed: int = 1) -> PackContent:
         AssetContent("pump-1", 0, (0, 1), (none, told)),
     )
     return PackContent("works", 7, KERNELS, classes, heads, assets, {"data": "a digest", "versions": {"numpy": "2"}})
+
+
+def started_content() -> PackContent:
+    """`small_content` where both classes also watch how far each asset has moved from its own start."""
+    content = small_content()
+    specs = [one.spec for one in content.classes]
+    rng = np.random.default_rng(3)
+    pump = replace(specs[0], statistics=("mean", "shift"), start=5)
+    anomaly = replace(specs[1].targets[0], shift=2)
+    fan = replace(specs[1], statistics=("min", "shift"), start=4, targets=(anomaly,))
+    wide, narrow = len(features_of(pump)), len(features_of(fan))
+    heads = tuple(
+        replace(head, trees=random_trees(rng, wide if head.class_index == 0 else narrow, 3)) for head in content.heads
+    )
+    shifts = (HeadContent(1, 2, 2, no_trees(), base=0.125, scale=(0.5, 0.0)), HeadContent(1, 3, 2, no_trees()))
+    classes = (
+        replace(content.classes[0], spec=pump, sketch=None, golden_rows=rng.normal(size=(3, wide)).astype(np.float32)),
+        ClassContent(fan, (Output("anomaly", "anomaly", 0, 4, threshold=4.0),), (2, 3, 6, 7)),
+    )
+    starts = {"pump-2": (3_000_000_000.0, 20.0, 30.0, 0.125, 0.5), "fan-é": (4000.0, 25.0, math.nan, 0.25, math.nan)}
+    kept = tuple(
+        replace(a, heads=(*a.heads, 6, 7), reasons=(*a.reasons, Why.NOT_TRAINED, Why.NOT_TRAINED))
+        if a.class_index == 1
+        else a
+        for a in content.assets
+    )
+    assets = tuple(replace(asset, start=starts.get(asset.asset_id, ())) for asset in kept)
+    return replace(content, classes=classes, heads=(*heads, *shifts), assets=assets)
 
 
 def sealed_again(data: bytes | bytearray) -> bytes:

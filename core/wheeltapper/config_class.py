@@ -29,6 +29,7 @@ WINDOWS_MAX = 16
 WINDOW_SLOTS_MAX = 100_000
 RING_VALUES_MAX = 4_000_000  # sensors × (longest window + lateness): 16 MB of memory for one asset
 LATENESS_SLOTS_MAX = 10_000
+START_SLOTS_MAX = 1_000_000
 STATICS_MAX = 64
 EVENTS_MAX = 63  # one bit each in an int64
 EVENT_WINDOWS_MAX = 8
@@ -47,7 +48,7 @@ SKEW_US = 300_000_000  # 5 minutes
 
 _KEYS = (
     "cadence", "sensors", "windows", "statistics", "lateness", "skew", "statics", "events", "regimes", "targets",
-    "model", "alarm",
+    "model", "alarm", "start",
 )  # fmt: skip
 
 
@@ -68,14 +69,16 @@ def class_spec(section: Table, name: str) -> ClassSpec:
             table, "lateness", table.data.get("lateness", LATENESS_SLOTS), cadence_us, 0, LATENESS_SLOTS_MAX
         ),
         skew_us=table.duration("skew", SKEW_US),
-        targets=_targets(table, cadence_us, sensors),
+        targets=_targets(table, cadence_us, sensors, windows),
         statics=_statics(table, sensors),
         events=_events(table),
         regime=_regime(table, sensors),
         model=_model(table),
         alarm=_alarm(table),
+        start=_slots(table, "start", table.data["start"], cadence_us, 1, START_SLOTS_MAX) if "start" in table else None,
     )
     if len(table.findings.lines) == found_before:
+        _check_start(table, spec)
         _check_size(table, spec)
     return spec
 
@@ -215,7 +218,9 @@ def _check_known(table: Table, chosen: tuple[str, ...], known: list[str]) -> Non
             )
 
 
-def _targets(table: Table, cadence_us: int, sensors: tuple[Sensor, ...]) -> tuple[Target, ...]:
+def _targets(
+    table: Table, cadence_us: int, sensors: tuple[Sensor, ...], windows: tuple[int, ...]
+) -> tuple[Target, ...]:
     """In the order of the file; the failure targets stand together."""
     section = table.table("targets", TARGET_KINDS)
     targets: list[Target] = []
@@ -225,7 +230,8 @@ def _targets(table: Table, cadence_us: int, sensors: tuple[Sensor, ...]) -> tupl
         elif kind == "failure":
             targets.extend(_failures(section, cadence_us))
         elif kind == "anomaly":
-            targets.append(_anomaly(section.table(kind, ("sensors", "lead", "costs")), sensors))
+            one = section.table(kind, ("sensors", "others", "shift", "lead", "costs"))
+            targets.append(_anomaly(one, cadence_us, sensors, windows))
     if not targets:
         mend = f"add [{table.path}.targets.anomaly], rul, or [[{table.path}.targets.failure]]"
         table.note("targets", f"at least one of {', '.join(TARGET_KINDS)}", mend, "none")
@@ -265,19 +271,27 @@ def _failures(section: Table, cadence_us: int) -> list[Target]:
     return targets
 
 
-def _anomaly(table: Table, sensors: tuple[Sensor, ...]) -> Target:
-    """Sensors to predict from all others; every sensor that gives features where none is named."""
+def _anomaly(table: Table, cadence_us: int, sensors: tuple[Sensor, ...], windows: tuple[int, ...]) -> Target:
+    """Sensors to hold against the others, against their own start, or both; all that give features if none is named."""
     able = [s.name for s in sensors if s.feature]
     chosen = table.names("sensors", high=SENSORS_MAX) if "sensors" in table else tuple(able)
     _check_known(table, chosen, able)
     if "sensors" in table and table.data["sensors"] == []:
         table.note("sensors", "at least one sensor", "name one, or remove the key to watch them all")
-    if sensors and len(able) < 2:
+    others = table.flag("others", True)
+    shift = _slots(table, "shift", table.data["shift"], cadence_us, 1, WINDOW_SLOTS_MAX) if "shift" in table else None
+    if shift is not None and windows and cadence_us >= 0 and shift not in windows:
+        table.note("shift", "one of the windows of its class", "add it to windows, or name one of them")
+    if not others and shift is None:
+        table.note("others", 'true, or false with a shift such as "1h"', "hold the sensors against something", "false")
+    if others and sensors and len(able) < 2:
         mend = "add a sensor, or calendar columns such as hour_sin and hour_cos"
         table.note(
             "sensors", "a class with at least 2 sensors that give features", mend, f"{len(able)} to predict from"
         )
-    return Target("anomaly", "anomaly", sensors=chosen, lead_us=_lead(table), costs=_costs(table))
+    held = None if others else False
+    lead_us, costs = _lead(table), _costs(table)
+    return Target("anomaly", "anomaly", sensors=chosen, lead_us=lead_us, costs=costs, shift=shift, others=held)
 
 
 def _lead(table: Table) -> int | None:
@@ -332,6 +346,17 @@ def _alarm(table: Table) -> AlarmSpec:
         if "inspections_per_week" in one
         else None,
     )
+
+
+def _check_start(table: Table, spec: ClassSpec) -> None:
+    """A start and the statistic that uses it come together."""
+    asked = "shift" in spec.statistics
+    if asked and "start" not in table:
+        mend = 'add start = "7d": the slots that tell what is usual for each asset'
+        table.note("start", "a length where statistics has shift", mend, "nothing")
+    for name, needs in (("start", "start" in table), ("targets.anomaly.shift", any(t.shift for t in spec.targets))):
+        if needs and spec.statistics and not asked:
+            table.note("statistics", f"shift among them where there is {name}", 'add "shift" to statistics')
 
 
 def _check_size(table: Table, spec: ClassSpec) -> None:

@@ -33,6 +33,8 @@ def _class_sections(spec: ClassSpec) -> list[str]:
     keys["sensors"] = [_sensor(sensor) for sensor in spec.sensors]
     keys["windows"] = [format_duration(w * spec.cadence_us) if spec.cadence_us else w for w in spec.windows]
     keys["statistics"] = list(spec.statistics)
+    if spec.start is not None:
+        keys["start"] = format_duration(spec.start * spec.cadence_us) if spec.cadence_us else spec.start
     keys["lateness"] = spec.lateness
     keys["skew"] = format_duration(spec.skew_us)
     if spec.statics:
@@ -72,6 +74,10 @@ def _target(target: Target, cadence_us: int) -> dict[str, Any]:
         keys = {"cap": target.cap if cadence_us == 0 else format_duration(round(target.cap * MICROSECONDS_PER_HOUR))}
     elif target.kind == "failure":
         keys = {"code": target.code, "horizon": target.horizon_readings or format_duration(target.horizon_us)}
+    if target.others is False:
+        keys["others"] = False
+    if target.shift is not None:
+        keys["shift"] = format_duration(target.shift * cadence_us) if cadence_us else target.shift
     if target.lead_us is not None:
         keys["lead"] = format_duration(target.lead_us)
     return keys | _costs(target.costs)

@@ -29,6 +29,7 @@ from wheeltapper.moments import (
     POSITIONS,
     PRESENT,
     SQUARES,
+    TOTAL,
     add_groups,
     add_run,
     reset,
@@ -220,9 +221,18 @@ def _event_features(
 
 @merged_kernel
 def feature_row(
-    plan: Plan, state: Windows, a: int, slot: int, scratch: npt.NDArray[np.float64], out: npt.NDArray[np.float32]
+    plan: Plan,
+    state: Windows,
+    a: int,
+    slot: int,
+    start: npt.NDArray[np.float64],
+    scratch: npt.NDArray[np.float64],
+    out: npt.NDArray[np.float32],
 ) -> int:
     """Write the features of asset `a` as of `slot` into `out` float32 [features].
+
+    start: float64 [ClassSpec.start_width], NaN where it is unknown: when the asset's own start was over (µs), the mean
+    and 1/std of each sensor in it. Before that moment a shift is missing, as it was for everybody then.
 
     Later slots are not looked at, so a late reading is scored as it would have been in time. Returns how many readings
     the longest window holds.
@@ -285,6 +295,15 @@ def feature_row(
             for c in range(n):
                 out[at + c] = statistics.missing_share(whole[PRESENT, c], np.float64(window))
             at += n
+        if plan.asked[9]:
+            known = state.times[a, end] >= start[0]
+            for c in range(n):
+                out[at + c] = (
+                    statistics.shift(whole[PRESENT, c], whole[TOTAL, c], start[1 + c], start[1 + n + c])
+                    if known
+                    else np.nan
+                )
+            at += n
         held = 0
         for c in range(n):
             held = max(held, int(whole[PRESENT, c]))
@@ -307,6 +326,7 @@ def _drive(
     values: npt.NDArray[np.float32],
     event_times: npt.NDArray[np.int64],
     event_codes: npt.NDArray[np.int64],
+    start: npt.NDArray[np.float64],
     scratch: npt.NDArray[np.float64],
     out: npt.NDArray[np.float32],
     row: npt.NDArray[np.float32],
@@ -327,7 +347,7 @@ def _drive(
                     out[earlier, :] = np.nan
                     break
         if found <= 1:
-            feature_row(plan, state, 0, slot, scratch, out[i])
+            feature_row(plan, state, 0, slot, start, scratch, out[i])
         else:
             out[i, :] = np.nan
 
@@ -340,11 +360,13 @@ def feature_rows(
     values: npt.NDArray[np.float32],
     event_times: npt.NDArray[np.int64],
     event_codes: npt.NDArray[np.int64],
+    start: npt.NDArray[np.float64] | None = None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
     """The batch driver: one asset's whole history, oldest reading first.
 
     statics float32 [attributes]; times int64 [n] µs, ascending; values float32 [n, sensors]; events ascending by time,
-    with positions in `spec.events` as codes (an event that serves two event features comes twice).
+    with positions in `spec.events` as codes (an event that serves two event features comes twice). start: the asset's
+    own, float64 [spec.start_width], None where it is unknown.
     Returns features float32 [n, features] (NaN rows where there is no score) and RowStatus uint8 [n].
     """
     plan = compile_plan(spec, regimes)
@@ -359,6 +381,7 @@ def feature_rows(
         values,
         event_times,
         event_codes,
+        np.full(spec.start_width, np.nan) if start is None else start,
         scratch_for(plan),
         out,
         np.empty(values.shape[1], np.float32),

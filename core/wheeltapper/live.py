@@ -267,7 +267,10 @@ class LiveFleet:
         larger = max(count, min(2 * capacity, self._capacity_max))
         live.windows = grow(live.windows, live.plan, larger)
         assets = _empty_assets(live.known, larger)
-        assets.heads[:capacity], assets.alarm[:capacity], assets.run[:capacity] = live.assets
+        before: list[npt.NDArray[np.generic]] = list(live.assets)
+        after: list[npt.NDArray[np.generic]] = list(assets)
+        for old, new in zip(before, after, strict=True):
+            new[:capacity] = old
         live.assets = assets
 
 
@@ -279,9 +282,10 @@ def _newest_times(live: _LiveClass, rows: slice) -> npt.NDArray[np.int64]:
 
 
 def _sit(live: _LiveClass, found: Seats, first: int) -> None:
-    """Give the assets in rows first … their heads, and the attributes that the pack has."""
+    """Give the assets in rows first … their heads and starts, and the attributes that the pack has."""
     rows = slice(first, first + len(found.heads))
     live.assets.heads[rows] = found.heads
+    live.assets.start[rows] = found.start
     live.windows.statics[rows] = np.where(np.isnan(found.statics), live.windows.statics[rows], found.statics)
 
 
@@ -303,6 +307,7 @@ def _empty_assets(known: PackClass, capacity: int) -> Assets:
     outputs = len(known.outputs)
     return Assets(
         np.full((capacity, known.slots), -1, np.int32),
+        np.full((capacity, known.spec.start_width), np.nan),
         np.zeros((capacity, outputs), np.uint8),
         np.zeros((capacity, outputs), np.int64),
     )

@@ -76,7 +76,8 @@ class Pack:
 
     head_class, head_slot: int32[H]; head_level: uint8[H]; head_scale: float32[H, 2]; head_knots: int64[H, 2] into
     knots: float32[K, 2]; asset_class: int32[A]; asset_heads: int32[A, S], -1 none; asset_reasons: uint8[A, S] (`Why`);
-    asset_statics: float32[A, X]; class_heads: int32[classes, S].
+    asset_statics: float32[A, X]; asset_start: float64[A, Z], Z the widest start of any class; class_heads:
+    int32[classes, S].
     """
 
     sha256: str
@@ -100,6 +101,7 @@ class Pack:
     asset_heads: NDArray[np.int32]
     asset_reasons: NDArray[np.uint8]
     asset_statics: NDArray[np.float32]
+    asset_start: NDArray[np.float64]
     class_heads: NDArray[np.int32]
 
     @staticmethod
@@ -168,6 +170,7 @@ def _read(data: Any, kernels: str | None) -> Pack:
             "train again with this version, or serve with the version that trained it",
         )
     specs = [spec for spec, _ in meta.classes]
+    arrays.setdefault("asset_start", np.empty((len(arrays["asset_class"]), 0)))  # what a pack of version 1 has
     slots = [outputs[-1].end if outputs else 0 for _, outputs in meta.classes]
     forest = Forest(*(arrays[name] for name in Forest._fields))
     check_arrays(arrays, forest, specs, slots)

@@ -79,6 +79,14 @@ def check_spec(spec: ClassSpec) -> None:
         raise PackError(f"{where}: expected growing windows of 1 to {WINDOW_SLOTS_MAX - 1} slots, found {spec.windows}")
     if tuple(s for s in STATISTICS if s in spec.statistics) != spec.statistics:
         raise PackError(f"{where}: expected statistics of {STATISTICS} in that order, found {spec.statistics}")
+    needed = "shift" in spec.statistics
+    if needed != (spec.start is not None) or (needed and (type(spec.start) is not int or spec.start < 1)):
+        raise PackError(f"{where}: expected a start of 1 slot at least where there are shifts, found {spec.start!r}")
+    for target in spec.targets:
+        if target.kind == "anomaly" and (
+            not target.watched() or (target.shift is not None and not (needed and target.shift in spec.windows))
+        ):
+            raise PackError(f"{where}: expected a target that watches features of its class, found {target}")
     if not shown or len(set(sensors)) != len(sensors):
         raise PackError(f"{where}: expected sensors of different names and a feature at least, found {sensors}")
     regime = () if spec.regime is None else spec.regime.sensors
@@ -109,6 +117,7 @@ def _check_shapes(
         "asset_heads": (assets, most),
         "asset_reasons": (assets, most),
         "asset_statics": (assets, max((len(spec.statics) for spec in specs), default=0)),
+        "asset_start": (assets, max((spec.start_width for spec in specs), default=0)),
         "class_heads": (len(specs), most),
     }
     stored = sum(name.endswith(".sketch") for name in arrays)

@@ -56,13 +56,17 @@ class ClassContent:
 
 @dataclass(frozen=True, slots=True)
 class AssetContent:
-    """One asset: for each slot of its class the head that answers (-1: none) and why; statics in the spec's order."""
+    """One asset: for each slot of its class the head that answers (-1: none) and why; statics in the spec's order.
+
+    start: what was usual for it, `ClassSpec.start_width` numbers, or () where that is unknown.
+    """
 
     asset_id: str
     class_index: int
     heads: tuple[int, ...]
     reasons: tuple[Why, ...]
     statics: tuple[float, ...] = ()
+    start: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,9 @@ def seal_content(content: PackContent) -> bytes:
         "asset_statics": _padded([a.statics for a in assets], statics, np.nan, np.float32),
         "class_heads": _padded([c.heads for c in content.classes], slots, -1, np.int32),
     }
+    starts = max((c.spec.start_width for c in content.classes), default=0)
+    if starts:
+        arrays["asset_start"] = _padded([a.start for a in assets], starts, np.nan, np.float64)
     for k, one in enumerate(content.classes):
         features = len(features_of(one.spec))
         regimes = no_regimes(one.spec) if one.regimes is None else one.regimes

@@ -17,7 +17,7 @@ from wheeltapper.errors import PackError
 from wheeltapper.forest import NODE
 
 MAGIC = b"WTPACK\r\n"
-VERSION = 1
+VERSIONS = (1, 2)  # the second has LATER_SECTIONS too; a pack that needs none of them is of the first
 ALIGNMENT = 64  # bytes; a cache line, and room for any vector load
 TRAILER = 32  # bytes of sha256
 SECTIONS_MAX = 1 << 20
@@ -57,6 +57,7 @@ FLEET_SECTIONS = {
     "asset_statics": ("f4", 2),
     "class_heads": ("i4", 2),
 }
+LATER_SECTIONS = {"asset_start": ("f8", 2)}
 CLASS_SECTIONS = {
     "centroids": ("f8", 2),
     "regime_scale": ("f8", 2),
@@ -69,15 +70,20 @@ CLASS_SECTIONS = {
 }
 
 
-def section_kinds(class_count: int) -> dict[str, tuple[str, int]]:
+def section_kinds(class_count: int, version: int = 1) -> dict[str, tuple[str, int]]:
     """Every section of a pack of `class_count` classes, in file order: name → (type, dimensions)."""
     own = {f"c{k}.{name}": kind for k in range(class_count) for name, kind in CLASS_SECTIONS.items()}
-    return {**FLEET_SECTIONS, **own}
+    return {**_fleet_sections(version), **own}
+
+
+def _fleet_sections(version: int) -> dict[str, tuple[str, int]]:
+    return FLEET_SECTIONS if version == 1 else {**FLEET_SECTIONS, **LATER_SECTIONS}
 
 
 def seal(arrays: Mapping[str, NDArray[Any]], class_count: int) -> bytes:
     """The file that holds `arrays`. Raises ValueError where one is missing or of another type: the caller's mistake."""
-    kinds = section_kinds(class_count)
+    version = VERSIONS[any(name in arrays for name in LATER_SECTIONS)]
+    kinds = section_kinds(class_count, version)
     if list(arrays) != list(kinds):
         raise ValueError(f"expected sections {list(kinds)}, found {list(arrays)}")
     offset = _aligned(_HEADER.size + _ENTRY.size * len(kinds))
@@ -92,7 +98,7 @@ def seal(arrays: Mapping[str, NDArray[Any]], class_count: int) -> bytes:
         body += array.tobytes()
         body += bytes(_aligned(len(body)) - len(body))
         offset = start + len(body)
-    head = _HEADER.pack(MAGIC, VERSION, len(kinds), offset + TRAILER) + bytes(table)
+    head = _HEADER.pack(MAGIC, version, len(kinds), offset + TRAILER) + bytes(table)
     head += bytes(start - len(head))
     unsigned = head + bytes(body)
     return unsigned + hashlib.sha256(unsigned).digest()
@@ -111,9 +117,9 @@ def unseal(data: Any) -> tuple[dict[str, NDArray[Any]], str]:
     magic, version, count, length = _HEADER.unpack_from(data, 0)
     if magic != MAGIC:
         raise PackError(f"not a pack: expected the magic {MAGIC!r}, found {magic!r}")
-    if version != VERSION:
+    if version not in VERSIONS:
         raise PackError(
-            f"pack is of version {version}, this wheeltapper reads version {VERSION}",
+            f"pack is of version {version}, this wheeltapper reads versions {VERSIONS[0]} and {VERSIONS[1]}",
             "train again with this version, or install the wheeltapper that wrote the pack",
         )
     if length != size:
@@ -121,12 +127,11 @@ def unseal(data: Any) -> tuple[dict[str, NDArray[Any]], str]:
     if count > SECTIONS_MAX or _aligned(_HEADER.size + _ENTRY.size * count) > size - TRAILER:
         raise PackError(f"pack of {size} bytes cannot hold the {count} sections it states")
     entries = [_ENTRY.unpack_from(data, _HEADER.size + _ENTRY.size * i) for i in range(count)]
-    own = count - len(FLEET_SECTIONS)
+    shared = len(_fleet_sections(version))
+    own = count - shared
     if own < 0 or own % len(CLASS_SECTIONS):
-        raise PackError(
-            f"pack has {count} sections: expected {len(FLEET_SECTIONS)} and {len(CLASS_SECTIONS)} for each class"
-        )
-    placed = _placed(entries, own // len(CLASS_SECTIONS), size)
+        raise PackError(f"pack has {count} sections: expected {shared} and {len(CLASS_SECTIONS)} for each class")
+    placed = _placed(entries, section_kinds(own // len(CLASS_SECTIONS), version), size)
     stated = bytes(data[size - TRAILER :])
     with memoryview(data) as view, view[: size - TRAILER] as covered:
         found = hashlib.sha256(covered).digest()
@@ -139,12 +144,11 @@ def unseal(data: Any) -> tuple[dict[str, NDArray[Any]], str]:
 
 
 def _placed(
-    entries: Sequence[tuple[Any, ...]], class_count: int, size: int
+    entries: Sequence[tuple[Any, ...]], kinds: Mapping[str, tuple[str, int]], size: int
 ) -> dict[str, tuple[tuple[int, ...], np.dtype[Any], int]]:
     """Shape, type and offset of every section, once each table entry is the only legal one for its shape."""
     placed: dict[str, tuple[tuple[int, ...], np.dtype[Any], int]] = {}
     offset = _aligned(_HEADER.size + _ENTRY.size * len(entries))
-    kinds = section_kinds(class_count)
     for (name, (code, dimensions)), entry in zip(kinds.items(), entries, strict=True):
         rows, columns = entry[3], entry[4]
         dtype = DTYPES[code]

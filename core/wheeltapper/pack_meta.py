@@ -112,7 +112,7 @@ def _read_class(entry: Any, where: str) -> tuple[ClassSpec, tuple[Output, ...]]:
         raise PackError(f"{where}.outputs: expected the spec's targets {expected}, found {found}")
     begin = 0
     for output, target in zip(outputs, spec.targets, strict=True):
-        count = len(target.sensors) if target.kind == "anomaly" else 1
+        count = len(target.watched()) if target.kind == "anomaly" else 1
         if (output.begin, output.end) != (begin, begin + count):
             expected_slots, found_slots = [begin, begin + count], [output.begin, output.end]
             raise PackError(f"{where}.outputs {output.name!r}: expected slots {expected_slots}, found {found_slots}")

@@ -56,6 +56,7 @@ class Assets(NamedTuple):
     """Per asset beside its windows: who answers, and how its alarms stand."""
 
     heads: npt.NDArray[np.int32]  # [a, s]
+    start: npt.NDArray[np.float64]  # [a, ClassSpec.start_width] NaN: unknown
     alarm: npt.NDArray[np.uint8]  # [a, O]
     run: npt.NDArray[np.int64]  # [a, O] rows over the threshold in a row
 
@@ -100,7 +101,7 @@ def _answer(
     plan: Plan, windows: Windows, heads: Heads, assets: Assets, work: Work, a: int, slot: int, out: Columns, i: int
 ) -> None:
     """Score asset `a` as of `slot` into answer row i; the status becomes NO_MODEL where no output has a head."""
-    held = feature_row(plan, windows, a, slot, work.scratch, work.features)
+    held = feature_row(plan, windows, a, slot, assets.start[a], work.scratch, work.features)
     if out.features.shape[0] > 0:
         for f in range(plan.features):
             out.features[i, f] = work.features[f]

@@ -15,10 +15,12 @@ _FEW = 64  # bisecting is cheaper while so many times the assets asked for are f
 
 
 class Seats(NamedTuple):
-    """heads int32 [n, slots]: the asset's own, or its class's; statics float32 [n, S], NaN where the pack says none."""
+    """heads int32 [n, slots]: the asset's own, or its class's; statics float32 [n, S] and start float64
+    [n, start_width], NaN where the pack says none."""
 
     heads: npt.NDArray[np.int32]
     statics: npt.NDArray[np.float32]
+    start: npt.NDArray[np.float64]
 
 
 def seats(pack: Pack, known: PackClass, asset_ids: Sequence[str]) -> Seats:
@@ -30,7 +32,9 @@ def seats(pack: Pack, known: PackClass, asset_ids: Sequence[str]) -> Seats:
     statics = np.full((len(found), len(known.spec.statics)), np.nan, np.float32)
     heads[own] = pack.asset_heads[found[own], : known.slots]
     statics[own] = pack.asset_statics[found[own], : statics.shape[1]]
-    return Seats(heads, statics)
+    start = np.full((len(found), known.spec.start_width), np.nan)
+    start[own] = pack.asset_start[found[own], : start.shape[1]]
+    return Seats(heads, statics, start)
 
 
 def positions(pack: Pack, asset_ids: Sequence[str]) -> npt.NDArray[np.int64]:

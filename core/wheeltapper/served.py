@@ -15,11 +15,11 @@ def heads_of(pack: Pack, known: PackClass) -> Heads:
     """The heads of a class as views of its pack, with thresholds and the features that anomaly slots predict."""
     spec, outputs = known.spec, known.outputs
     features = features_of(spec)
-    last = {feature.source: feature.index for feature in features if feature.statistic == "last"}
+    place = {(feature.statistic, feature.window, feature.source): feature.index for feature in features}
     actual = np.zeros(known.slots, np.int64)
     for output, target in zip(outputs, spec.targets, strict=True):
-        for slot, sensor in zip(range(output.begin, output.end), target.sensors, strict=False):
-            actual[slot] = last[sensor]
+        if target.kind == "anomaly":
+            actual[output.begin : output.end] = [place[watched] for watched in target.watched()]
     thresholds = [np.nan if o.threshold is None else o.threshold for o in outputs]
     offs = [off_level(t, o.hysteresis, o.kind == "rul") for t, o in zip(thresholds, outputs, strict=True)]
     return Heads(

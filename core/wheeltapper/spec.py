@@ -15,11 +15,12 @@ from typing import Any
 MICROSECONDS_PER_HOUR = 3_600_000_000
 
 # In the order in which the kernel writes them for each window. `last` stands before all windows.
-STATISTICS = ("mean", "std", "min", "max", "range", "slope", "ewma", "delta", "missing")
+STATISTICS = ("mean", "std", "min", "max", "range", "slope", "ewma", "delta", "missing", "shift")
 TARGET_KINDS = ("rul", "failure", "anomaly")
 LEVELS = ("none", "fleet", "class", "asset")  # position = number on the wire and in the pack
 ANY_CODE = "*"
-_LATER = frozenset({"costs", "lead_us", "inspections_per_week"})  # left out where None, see `to_json`
+# Left out where None, see `to_json`.
+_LATER = frozenset({"costs", "lead_us", "inspections_per_week", "start", "shift", "others"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ class Target:
 
     rul: life left in hours (grid cadence) or readings (reading cadence), at most `cap`.
     failure: probability that `code` fails within `horizon_us` (or `horizon_readings` where cadence is "reading").
-    anomaly: standardised residual of `sensors` against what the other sensors predict; needs no failures.
+    anomaly: standardised residuals of `sensors`, against what the other sensors predict (unless `others` is False)
+    and, over a window of `shift` slots, against the asset's own start; needs no failures.
     """
 
     kind: str
@@ -78,6 +80,14 @@ class Target:
     sensors: tuple[str, ...] = ()
     lead_us: int | None = None  # None: the lead of its class's alarms
     costs: Costs | None = None  # None: the costs of its class's alarms
+    shift: int | None = None  # slots; a window of the class, None: no sensor is held against its own start
+    others: bool | None = None  # False: no sensor is held against the others
+
+    def watched(self) -> tuple[tuple[str, int, str], ...]:
+        """(statistic, window, sensor) of the features that an anomaly's slots predict, in their order."""
+        ways = [("last", 0)] if self.others is not False else []
+        ways += [("shift", self.shift)] if self.shift is not None else []
+        return tuple((statistic, window, sensor) for statistic, window in ways for sensor in self.sensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +136,12 @@ class ClassSpec:
     regime: RegimeSpec | None = None
     model: ModelSpec = ModelSpec()
     alarm: AlarmSpec = AlarmSpec()
+    start: int | None = None  # slots that tell what is usual for each asset, for "shift"; None: there is none
+
+    @property
+    def start_width(self) -> int:
+        """How many numbers hold an asset's start: when it was over, then the mean and 1/std of each sensor."""
+        return 0 if self.start is None else 1 + 2 * sum(sensor.feature for sensor in self.sensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +259,8 @@ def to_json(spec: FleetSpec | ClassSpec) -> dict[str, Any]:
     Settings that came after the first packs stand in it only where they are set, so that a fleet that does not use them
     keeps its digest, and its packs stay readable by the version before.
     """
-    return {key: _plain(value) for key, value in dataclasses.asdict(spec).items()}
+    document: dict[str, Any] = _plain(dataclasses.asdict(spec))
+    return document
 
 
 def digest(spec: FleetSpec | ClassSpec) -> str:

@@ -71,6 +71,12 @@ def delta(first: Number, last: Number) -> Number:
 
 
 @heapless_kernel
+def shift(present: Number, total: Number, usual: Number, inverse_std: Number) -> Number:
+    """How far the window's mean is from what was usual in the asset's own start, in that start's deviations."""
+    return (mean(present, total) - usual) * inverse_std
+
+
+@heapless_kernel
 def missing_share(present: Number, slots: Number) -> Number:
     """Share of the window's slots without a value, 0..1."""
     return 1.0 - present / slots

@@ -12,6 +12,7 @@ _STATISTICS = {
     "ewma": "smoothed {source} over {window}",
     "delta": "change of {source} over {window}",
     "missing": "missing share of {source} over {window}",
+    "shift": "mean of {source} over {window}, against its own start",
     "last": "latest {source}",
     "count": "number of {source} in {window}",
     "since": "hours since {source}",

@@ -40,7 +40,8 @@ at_least = 0.5
 [classes.pump]
 cadence = "10min"
 windows = ["1h", 36, "3d"]
-statistics = ["slope", "mean"]
+statistics = ["slope", "mean", "shift"]
+start = "5d"
 lateness = "30min"
 skew = "2min"
 statics = ["age"]
@@ -76,6 +77,8 @@ false_alarm = 40.5
 replacement = 800
 [classes.pump.targets.anomaly]
 sensors = ["temperature"]
+others = true
+shift = "1h"
 lead = "0s"
 [classes.pump.model]
 rounds = 10
@@ -104,6 +107,8 @@ READINGS = (
     FULL.replace('"10min"', '"reading"')
     .replace('["1h", 36, "3d"]', "[6, 36]")
     .replace('"30min"', "3")
+    .replace('"5d"', "720")
+    .replace('shift = "1h"', "shift = 6")
     .replace('"14d"', "125")
     .replace('"2d"', "30")
 )
@@ -119,7 +124,7 @@ EXPECTED = FleetSpec(
             sensors=(Sensor("vibration", "mm/s", 0.0, 50.5), Sensor("temperature"), Sensor("load", feature=False)),
             cadence_us=600_000_000,
             windows=(6, 36, 432),
-            statistics=("mean", "slope"),
+            statistics=("mean", "slope", "shift"),
             lateness=3,
             skew_us=120_000_000,
             statics=("age",),
@@ -135,10 +140,11 @@ EXPECTED = FleetSpec(
                     lead_us=43_200_000_000,
                     costs=Costs(5_000.0, 40.5, 800.0),
                 ),
-                Target("anomaly", "anomaly", sensors=("temperature",), lead_us=0),
+                Target("anomaly", "anomaly", sensors=("temperature",), lead_us=0, shift=6),
             ),
             model=ModelSpec(10, 0, 3, 0.1, 1.0, 1.0, 1.0, 0.0, 0.0, 64, "cuda"),
             alarm=AlarmSpec(1.0, 2, 0.9, 14_400_000_000, Costs(900.0, 30.0), 3),
+            start=720,
         ),
     ),
 )
@@ -179,6 +185,7 @@ WRONG: dict[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("[]", "[6, 6]", "[36, 6]", '["6h", 6]', '["15min"]', '["0s"]', "[0]", "[1]", "[100001]", "[6.5]", "[true]"),
     ),
     ("classes.pump", "statistics"): (("array",), ("[]", '["median"]', '["max", "max"]', '["Mean"]', '["last"]', "[1]")),
+    ("classes.pump", "start"): (("whole", "text"), ("0", "-1", "1000001", '"15min"', '"a while"')),
     ("classes.pump", "lateness"): (("whole", "text"), ("-1", "10001", '"15min"', '"a while"')),
     ("classes.pump", "skew"): (("text",), BAD_DURATIONS),
     ("classes.pump", "statics"): (("array",), ('["age", "age"]', '["a b"]', "[1]", '["vibration"]')),
@@ -208,6 +215,8 @@ WRONG: dict[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...]]] = {
     ("classes.pump.targets.failure.costs", "false_alarm"): (("whole", "number"), (*BAD_COSTS, "0")),
     ("classes.pump.targets.failure.costs", "replacement"): (("whole", "number"), (*BAD_COSTS, "5000", "5001")),
     ("classes.pump.targets.anomaly", "lead"): (("text",), BAD_DURATIONS),
+    ("classes.pump.targets.anomaly", "others"): (("truth",), ()),
+    ("classes.pump.targets.anomaly", "shift"): (("whole", "text"), ("0", "-1", "7", '"15min"', '"2h"')),
     ("classes.pump.targets.anomaly", "sensors"): (
         ("array",),
         ("[]", '["temprature"]', '["load"]', '["vibration", "vibration"]', "[1]"),
@@ -239,7 +248,7 @@ CASES = [
 ]
 REQUIRED = [
     ("fleet", "name"), ("gates", "output"), ("gates", "metric"), ("classes.pump", "cadence"),
-    ("classes.pump", "windows"),
+    ("classes.pump", "windows"), ("classes.pump", "start"),
     ("classes.pump", "statistics"), ("classes.pump.sensors", "name"), ("classes.pump.events", "kind"),
     ("classes.pump.regimes", "sensors"), ("classes.pump.regimes", "count"), ("classes.pump.targets.rul", "cap"),
     ("classes.pump.targets.failure", "horizon"),
@@ -369,7 +378,7 @@ def test_every_slip_is_told_at_once() -> None:
 
 LOAD = '[[classes.pump.sensors]]\nname = "load"'
 NO_FEATURES = FULL.replace("= true", "= false").replace('name = "temperature"', 'name = "temperature"\nfeature = false')
-WIDE = FULL.replace('["1h"', '[2, 3, 4, "1h"').replace('["slope", "mean"]', str(list(STATISTICS)))
+WIDE = FULL.replace('["1h"', '[2, 3, 4, "1h"').replace('["slope", "mean", "shift"]', str(list(STATISTICS)))
 
 
 def sensors_and_load(count: int) -> str:
@@ -392,6 +401,8 @@ def sensors_and_load(count: int) -> str:
         (FULL.replace('name = "temperature"', 'name = "temperature"\nfeature = false'), "at least 2 sensors"),
         (NO_FEATURES, "gives features"),
         (FULL.replace('"3d"', "100_000").replace(LOAD, sensors_and_load(60)), "4,000,000 values"),
+        (FULL.replace(', "shift"]', "]"), "shift among them"),
+        (FULL.replace("others = true\nshift = \"1h\"", "others = false"), "hold the sensors against something"),
         (WIDE.replace(LOAD, sensors_and_load(400)), "at most 16,000 features"),
         (FULL.replace(LOAD, sensors_and_load(510)), "1 to 512 entries"),
     ],

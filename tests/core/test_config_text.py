@@ -70,6 +70,9 @@ def asset_classes(draw: st.DrawFn, name: str) -> ClassSpec:
     leads = st.none() | st.integers(0, max(0, horizon - 1) if cadence_us else 10**12)
     cap = draw(st.integers(1, 10**12)) / MICROSECONDS_PER_HOUR if cadence_us else draw(st.floats(1.0, 1e6))
     watched = tuple(draw(st.lists(st.sampled_from(able), min_size=1, unique=True)))
+    windows = draw(st.lists(st.integers(2, 9_999), min_size=1, max_size=4, unique=True))
+    chosen = draw(st.sets(st.sampled_from(STATISTICS), min_size=1))
+    shift = draw(st.sampled_from([None, *windows])) if "shift" in chosen else None
     groups = {
         "rul": [Target("rul", "rul", cap=cap, lead_us=draw(leads), costs=draw(costs))],
         "failure": [
@@ -78,14 +81,15 @@ def asset_classes(draw: st.DrawFn, name: str) -> ClassSpec:
                    lead_us=draw(leads), costs=draw(costs))
             for code in codes
         ],
-        "anomaly": [Target("anomaly", "anomaly", sensors=watched, lead_us=draw(leads))],
+        "anomaly": [
+            Target("anomaly", "anomaly", sensors=watched, lead_us=draw(leads), shift=shift,
+                   others=None if shift is None else draw(st.sampled_from([None, False])))
+        ],
     }  # fmt: skip
     kinds = draw(st.lists(st.sampled_from(TARGET_KINDS), min_size=1, unique=True))
     counted = draw(st.lists(st.tuples(st.sampled_from(EVENT_KINDS), st.sampled_from(codes)), max_size=3, unique=True))
     spans = st.lists(st.integers(1, 10**13), min_size=1, max_size=3, unique=True).map(lambda v: tuple(sorted(v)))
     regime = RegimeSpec(tuple(s.name for s in own[1:3]), draw(st.integers(2, 64)))
-    windows = draw(st.lists(st.integers(2, 9_999), min_size=1, max_size=4, unique=True))
-    chosen = draw(st.sets(st.sampled_from(STATISTICS), min_size=1))
     return ClassSpec(
         name=name,
         sensors=own,
@@ -107,6 +111,7 @@ def asset_classes(draw: st.DrawFn, name: str) -> ClassSpec:
             draw(costs),
             draw(st.none() | st.integers(1, 1_000)),
         ),
+        start=draw(st.integers(1, 9_999)) if "shift" in chosen else None,
     )
 
 

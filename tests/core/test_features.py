@@ -21,7 +21,7 @@ NO_EVENTS = np.zeros(0, np.int64)
 def class_spec(cadence_us: int = CADENCE_US, windows: tuple[int, ...] = (3, 16, 50), regime: bool = False) -> ClassSpec:
     sensors = (Sensor("a", minimum=-50, maximum=50), Sensor("load", feature=not regime), Sensor("b"), Sensor("c"))
     return ClassSpec(
-        "pump", sensors, cadence_us, windows, STATISTICS, 8, 0, (), statics=("age",),
+        "pump", sensors, cadence_us, windows, STATISTICS, 8, 0, (), statics=("age",), start=20,
         events=(EventFeature("error", "e1", (5 * CADENCE_US, 40 * CADENCE_US)), EventFeature("failure", since=False)),
         regime=RegimeSpec(("load",), 3) if regime else None,
     )  # fmt: skip
@@ -55,13 +55,16 @@ def test_every_feature_is_the_naive_one(cadence_us: int, regime: bool, missing: 
     times, values = some_history(rng, 150, gaps=missing, missing=missing)
     event_times = np.sort(rng.integers(0, times[-1], 30))
     event_codes = rng.integers(0, 2, 30)
-    found, status = feature_rows(spec, regimes, np.array([7.5], np.float32), times, values, event_times, event_codes)
-    assert (status == RowStatus.OK).all()
     readings = {int(t): row for t, row in zip(times, values, strict=True)}
+    start = naive.start(spec, regimes, readings)
+    given = np.array(start)
+    statics = np.array([7.5], np.float32)
+    found, status = feature_rows(spec, regimes, statics, times, values, event_times, event_codes, given)
+    assert (status == RowStatus.OK).all()
     events = list(zip(event_times.tolist(), event_codes.tolist(), strict=True))
     names = [feature.name for feature in features_of(spec)]
     for i in range(0, len(times), 3):
-        truth = naive.features(spec, regimes, [7.5], readings, events, int(times[i]))
+        truth = naive.features(spec, regimes, [7.5], readings, events, int(times[i]), start)
         np.testing.assert_allclose(found[i], truth, rtol=2e-5, atol=2e-5, err_msg=f"row {i}: {names}")
 
 

@@ -21,6 +21,7 @@ from wheeltapper.windows import RowStatus
 CADENCE_US = 600_000_000
 NOW_US = 10**15
 PACK = Pack.from_bytes(write_pack(packs.small_content()))
+STARTED_PACK = Pack.from_bytes(write_pack(packs.started_content()))
 OTHER_PACK = Pack.from_bytes(write_pack(packs.small_content(seed=2)))
 
 
@@ -61,25 +62,57 @@ def final_answers(
     return last
 
 
+@pytest.mark.parametrize("pack", [PACK, STARTED_PACK], ids=["plain", "own starts"])
 @pytest.mark.parametrize(("asset_class", "asset", "lateness"), [("pump", "pump-2", 3), ("fan", "fan-é", 0)])
 @given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 70), twice=st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_order_blocks_and_duplicates_do_not_matter(
-    asset_class: str, asset: str, lateness: int, seed: int, size: int, twice: bool
+    pack: Pack, asset_class: str, asset: str, lateness: int, seed: int, size: int, twice: bool
 ) -> None:
-    known = PACK.class_named(asset_class)
+    known = pack.class_named(asset_class)
     block = history(seed, 60, known.spec.cadence_us, len(known.spec.sensors))
     sorted_order = np.arange(60)
-    truth = final_answers(LiveFleet(PACK, 1), asset_class, asset, block, sorted_order, 60)
+    truth = final_answers(LiveFleet(pack, 1), asset_class, asset, block, sorted_order, 60)
     rng = np.random.default_rng(seed)
     order = np.argsort(sorted_order + rng.uniform(0, lateness, 60) if lateness else sorted_order, kind="stable")
     if twice:
         order = np.repeat(order, rng.integers(1, 3, 60))
-    assert final_answers(LiveFleet(PACK, 1), asset_class, asset, block, order, size) == truth
-    statics = PACK.asset_statics[PACK.asset_index(asset), : len(known.spec.statics)]
+    assert final_answers(LiveFleet(pack, 1), asset_class, asset, block, order, size) == truth
+    statics = pack.asset_statics[pack.asset_index(asset), : len(known.spec.statics)]
+    start = pack.asset_start[pack.asset_index(asset), : known.spec.start_width]
     none = np.zeros(0, np.int64)
-    batch, _ = feature_rows(known.spec, known.regimes, statics, block.times, block.values, none, none)
+    batch, _ = feature_rows(known.spec, known.regimes, statics, block.times, block.values, none, none, start)
     assert [truth[int(t)][1] for t in block.times] == [row.tobytes() for row in batch]
+
+
+def test_a_start_is_the_packs_own_and_an_unknown_asset_has_none() -> None:
+    """Whoever was served before, by whichever pack: a shift is measured from what the pack in service says."""
+    spec = STARTED_PACK.class_named("pump").spec
+    mean, shift = ([f.name for f in features_of(spec)].index(f"{name}(pressure, 1h)") for name in ("mean", "shift"))
+    moved = dataclasses.replace(
+        packs.started_content(),
+        assets=tuple(
+            dataclasses.replace(a, start=(0.0, 0.0, 0.0, 1.0, 1.0)) for a in packs.started_content().assets[:1]
+        ),
+    )
+    fleet = LiveFleet(STARTED_PACK, 1)
+    rows = fleet.open_assets("pump", ["pump-2", "pump-1", "new"])
+    fleet.open_assets("pump", [f"more-{i}" for i in range(40)])  # the columns grow
+
+    def shifts(slot: int, usual: float, scale: float) -> tuple[list[float], list[float]]:
+        answers = fleet.score(
+            "pump", rows, np.full(3, slot * CADENCE_US), np.full((3, 3), 36, np.float32), NOW_US, want_features=True
+        )
+        assert answers.features is not None
+        expected = [(float(answers.features[0, mean]) - usual) * scale, np.nan, np.nan]
+        return [float(x) for x in answers.features[:, shift]], expected
+
+    np.testing.assert_array_equal(shifts(4, 20, 0.125)[0], [np.nan] * 3, "its start is over after five slots")
+    np.testing.assert_allclose(*shifts(5, 20, 0.125), rtol=1e-5)
+    fleet.swap(Pack.from_bytes(write_pack(moved)), 2)
+    np.testing.assert_allclose(*shifts(6, 0, 1), rtol=1e-5)
+    fleet.swap(Pack.from_bytes(write_pack(dataclasses.replace(moved, assets=()))), 3)
+    np.testing.assert_array_equal(shifts(7, 0, 1)[0], [np.nan] * 3)
 
 
 def test_bad_rows_get_a_reason_and_poison_nothing() -> None:

@@ -218,7 +218,8 @@ def _add_trained(job: TrainJob, content: _Content, index: int, chunks: Sequence[
             content.heads.append(HeadContent(index, slot, ASSET_LEVEL, trees, 0.0, parent, (a, b), knots))
         reasons = tuple(Why(int(reason)) for reason in arrays["reasons"][row])
         statics = tuple(float(x) for x in arrays["statics"][row])
-        content.assets.append(AssetContent(asset_id, index, tuple(heads), reasons, statics))
+        start = tuple(float(x) for x in arrays["start"][row])
+        content.assets.append(AssetContent(asset_id, index, tuple(heads), reasons, statics, start))
     return {asset_id for asset_id, _, _ in places}
 
 

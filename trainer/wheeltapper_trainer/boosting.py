@@ -157,7 +157,8 @@ def fit(
 
     features: float32[n, F], NaN where missing; label, weight: float32[n]; objective: "squared" or "logistic" (labels
     0 to 1); rounds: `spec.rounds`, or `spec.asset_rounds` where it continues another; columns: features it may use;
-    start: the margins of `continues` on these rows, where they are known already; check: rows to stop early on.
+    none: the head is the best constant. start: the margins of `continues` on these rows, where they are known already;
+    check: rows to stop early on.
     Releases the GIL while training. Raises CommandError for rows that cannot be learnt from, Refused where
     `spec.device` is not there.
     """
@@ -165,6 +166,10 @@ def fit(
     require_device(spec.device)
     chosen = None if columns is None else tuple(int(c) for c in columns)
     base = np.float32(0) if continues is not None else base_margin(label, weight, objective)
+    if chosen == ():
+        nothing = xgboost.QuantileDMatrix(np.zeros((1, 1), np.float32), label=[0.0], nthread=1)
+        booster = xgboost.train(_parameters(spec, objective, seed), nothing, 0)
+        return Model(booster, objective, features.shape[1], chosen, base, continues)
     count = (spec.rounds if continues is None else spec.asset_rounds) if rounds is None else rounds
 
     def matrix(

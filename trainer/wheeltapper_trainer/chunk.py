@@ -190,6 +190,7 @@ def _chunk_arrays(done: Sequence[OwnHeads]) -> dict[str, npt.NDArray[Any]]:
     arrays: dict[str, npt.NDArray[Any]] = {
         "asset_ids": np.array([own.asset_id for own in done], np.str_),
         "statics": np.stack([own.statics for own in done]),
+        "start": np.stack([own.start for own in done]),
         "reasons": np.stack([own.reasons for own in done]),
         "tried": np.stack([own.tried for own in done]),
         "losses": np.stack([own.losses for own in done]),

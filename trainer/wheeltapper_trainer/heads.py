@@ -107,7 +107,7 @@ def fit_class_head(
         head = _with_scale(slot, head, judge.margins(valid.features), valid)
         if slot.target.kind == "rul":
             head = replace(head, interval=_interval(spec, slot, head, train, valid, folds, seed))
-    if refit and len(valid):
+    if refit and len(valid) and columns:
         both = Rows(*(np.concatenate(pair) for pair in zip(_arrays(train), _arrays(valid), strict=True)))
         final = fit(
             both.features,
@@ -137,7 +137,7 @@ def fit_own_head(
 
     start: the class's margins of the training and the validation rows, where they are known already.
     """
-    if spec.model.asset_rounds == 0:
+    if spec.model.asset_rounds == 0 or slot.statistic == "shift":  # whose own part is the asset's start
         return Why.NOT_TRAINED
     if len(train) < _TRAIN_ROWS_MIN or len(valid) < _VALID_ROWS_MIN:
         return Why.TOO_LITTLE_HISTORY

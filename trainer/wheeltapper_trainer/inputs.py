@@ -18,6 +18,7 @@ from wheeltapper_trainer.labels import label_column
 from wheeltapper_trainer.records import Asset, AssetReadings, Events
 from wheeltapper_trainer.regimes import load_regimes
 from wheeltapper_trainer.split import parts_of
+from wheeltapper_trainer.starts import start_of
 
 LIFE_AT_END = "rul_at_end"  # an attribute of test sets that disclose the life left after an asset's last reading
 
@@ -28,7 +29,8 @@ class AssetRows:
 
     times int64[n] µs; features float32[n, F]; labels float32[n, O], NaN unknown, and raw_labels, where rul has
     no cap; parts uint8[n, O];
-    statics float32[attributes]; failure_times int64[k] µs and failure_codes [k], of the whole history.
+    statics float32[attributes]; failure_times int64[k] µs and failure_codes [k], of the whole history; start
+    float64[start_width], the asset's own.
     """
 
     asset_id: str
@@ -40,6 +42,7 @@ class AssetRows:
     statics: npt.NDArray[np.float32]
     failure_times: npt.NDArray[np.int64]
     failure_codes: npt.NDArray[np.str_]
+    start: npt.NDArray[np.float64]
 
 
 @dataclass(slots=True)
@@ -120,7 +123,8 @@ def asset_rows(
     statics = statics_of(spec, asset)
     event_times, event_codes = event_inputs(spec, events)
     values = np.ascontiguousarray(readings.values, np.float32)
-    features, status = feature_rows(spec, regimes, statics, readings.times, values, event_times, event_codes)
+    start = start_of(spec, regimes, job.split(spec.name), readings.times, values)
+    features, status = feature_rows(spec, regimes, statics, readings.times, values, event_times, event_codes, start)
     kept = status == 0
     times = readings.times[kept]
     split = job.split(spec.name)
@@ -139,6 +143,7 @@ def asset_rows(
         statics,
         events.times[events.kinds == "failure"],
         events.codes[events.kinds == "failure"],
+        start,
     )
 
 

@@ -73,16 +73,19 @@ class ClassSplit:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One head's job in a class: a target, and for anomalies the sensor it predicts."""
+    """One head's job in a class: a target, and for anomalies the sensor and which statistic of it the head predicts."""
 
     index: int
     output: int  # position of `target` among the class's targets
     target: Target
     sensor: str = ""
+    statistic: str = ""
+    window: int = 0
 
     @property
     def name(self) -> str:
-        return f"{self.target.name}[{self.sensor}]" if self.sensor else self.target.name
+        watched = f"shift of {self.sensor}" if self.statistic == "shift" else self.sensor
+        return f"{self.target.name}[{watched}]" if watched else self.target.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,22 +163,29 @@ class ChunkDone:
 
 
 def slots_of(spec: ClassSpec) -> tuple[Slot, ...]:
-    """The heads of a class in pack order: one per rul or failure target, one per sensor of an anomaly target."""
+    """The heads of a class in pack order: one per rul or failure target, one per feature that an anomaly watches."""
     found: list[Slot] = []
     for output, target in enumerate(spec.targets):
-        for sensor in target.sensors if target.kind == "anomaly" else ("",):
-            found.append(Slot(len(found), output, target, sensor))
+        for statistic, window, sensor in target.watched() if target.kind == "anomaly" else (("", 0, ""),):
+            found.append(Slot(len(found), output, target, sensor, statistic, window))
     return tuple(found)
 
 
 def allowed_features(spec: ClassSpec, slot: Slot) -> npt.NDArray[np.bool_]:
-    """bool[F]: the features a slot's head may look at; an anomaly head sees nothing of the sensor it predicts."""
+    """bool[F]: the features a slot's head may look at.
+
+    An anomaly head sees nothing of the sensor it predicts, and nothing at all where it predicts a shift: that is
+    measured from the asset's own start already, and what all sensors do together must not explain it away.
+    """
+    if slot.statistic == "shift":
+        return np.zeros(len(features_of(spec)), np.bool_)
     return np.array([not slot.sensor or feature.source != slot.sensor for feature in features_of(spec)])
 
 
 def actual_feature(spec: ClassSpec, slot: Slot) -> int:
-    """The feature an anomaly slot predicts: `last(sensor)`, which its residual is measured against."""
-    return next(f.index for f in features_of(spec) if f.statistic == "last" and f.source == slot.sensor)
+    """The feature an anomaly slot predicts, which its residual is measured against."""
+    watched = (slot.statistic, slot.window, slot.sensor)
+    return next(f.index for f in features_of(spec) if (f.statistic, f.window, f.source) == watched)
 
 
 def job_to_json(job: TrainJob) -> dict[str, Any]:

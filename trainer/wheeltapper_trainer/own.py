@@ -29,6 +29,7 @@ class OwnHeads:
 
     asset_id: str
     statics: Floats
+    start: npt.NDArray[np.float64]
     failure_times: npt.NDArray[np.int64]
     failure_codes: npt.NDArray[np.str_]
     reasons: npt.NDArray[np.uint8]
@@ -50,6 +51,7 @@ def train_asset(job: TrainJob, spec: ClassSpec, heads: Sequence[Head | None], as
     done = OwnHeads(
         asset.asset_id,
         asset.statics,
+        asset.start,
         asset.failure_times,
         asset.failure_codes,
         np.full(len(slots), Why.NOT_TRAINED, np.uint8),
