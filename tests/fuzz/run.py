@@ -6,25 +6,18 @@ What it finds is written to tests/fuzz/corpus/TARGET/, where every run of the te
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
+import types
 from pathlib import Path
 
 import atheris
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # the packs of the other tests
-# Readers of bytes only: Numba compiles the kernels from their byte code, which must stay as it is.
-KERNELS = [f"wheeltapper.{name}" for name in ("forest", "features", "scoring", "shapley", "reasons", "pack_check")]
-READERS = [
-    *(f"wheeltapper.{name}" for name in ("config", "config_class", "config_text", "toml_table", "durations")),
-    *(f"wheeltapper.{name}" for name in ("pack", "pack_layout", "pack_meta", "live")),
-    *(
-        f"wheeltapper_scorer.{name}"
-        for name in ("access", "opening", "records", "recovery", "session", "snapshot", "wire")
-    ),
-    *(f"wheeltapper_gateway.{name}" for name in ("spool", "wire")),
-]
+PACKAGES = ["wheeltapper", "wheeltapper_scorer", "wheeltapper_gateway"]
+CORE = HERE.parents[1] / "core" / "wheeltapper"
+# Numba compiles kernels from their byte code, which must stay as it is: their modules are not instrumented.
+KERNELS = [f"wheeltapper.{path.stem}" for path in CORE.glob("*.py") if "wheeltapper.kernel import" in path.read_text()]
 
 
 def main() -> None:
@@ -33,10 +26,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    for name in KERNELS:
-        importlib.import_module(name)
-    with atheris.instrument_imports(include=READERS):
+    with atheris.instrument_imports(include=PACKAGES, exclude=KERNELS):
         from fuzz import targets
+        from wheeltapper import pack_check
+    for function in vars(pack_check).values():  # it checks in Python too
+        if isinstance(function, types.FunctionType) and function.__module__ == pack_check.__name__:
+            atheris.instrument_func(function)
     target = targets.TARGETS[options.target]
     found = HERE / "corpus" / options.target
     begin = HERE.parents[1] / "build" / "fuzz" / options.target
