@@ -45,6 +45,27 @@ _WORDS = {
 
 
 @kernel
+def exponential(x: float) -> float:
+    """e^x by plain float64 arithmetic, within two units in the last place.
+
+    Every mathematical library rounds its own way, and a GPU's is not the CPU's; additions and products are the same
+    everywhere. x = k·ln 2 + r with |r| <= ln 2 ÷ 2; ln 2 in two parts, so that k times the first is exact.
+    """
+    if x > 709.782712893384:  # the largest x whose power is finite
+        return np.inf
+    if not x > -745.2:  # smaller than half the least subnormal
+        return x if math.isnan(x) else 0.0
+    k = math.floor(x * 1.4426950408889634 + 0.5)
+    r = (x - k * 0.6931471803691238) - k * 1.9082149292705877e-10
+    power = 1.0
+    for n in range(14, 0, -1):
+        power = 1.0 + r * power / n
+    half = k // 2  # in two steps: 2^k itself may be no number
+    scaled: float = math.ldexp(math.ldexp(power, int(half)), int(k - half))
+    return scaled
+
+
+@kernel
 def rul_value(margin: float, a: float, b: float, cap: float) -> np.float32:
     """Remaining useful life in the output's unit: a·margin + b within [0, cap]; NaN for NaN."""
     life = np.float64(a) * np.float64(margin) + np.float64(b)
@@ -57,8 +78,8 @@ def rul_value(margin: float, a: float, b: float, cap: float) -> np.float32:
 def failure_value(margin: float, a: float, b: float, knots: NDArray[np.float32], begin: int, end: int) -> np.float32:
     """Probability of failure within the horizon, by the calibration knots[begin:end] or the logistic function."""
     m = np.float64(margin)
-    if begin == end or np.isnan(m):
-        return np.float32(1.0 / (1.0 + math.exp(-(np.float64(a) * m + np.float64(b)))))
+    if begin == end or math.isnan(m):
+        return np.float32(1.0 / (1.0 + exponential(-(np.float64(a) * m + np.float64(b)))))
     if m <= knots[begin, 0]:
         return np.float32(knots[begin, 1])
     low, high = begin, end - 1
@@ -87,7 +108,7 @@ def anomaly_value(residuals: NDArray[np.float32]) -> np.float32:
     squares = 0.0
     count = 0
     for residual in residuals:
-        if np.isfinite(residual):
+        if math.isfinite(residual):
             squares += np.float64(residual) * np.float64(residual)
             count += 1
     return np.float32(math.sqrt(squares / count)) if count else np.float32(np.nan)

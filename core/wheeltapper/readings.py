@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,7 +22,7 @@ def clean_row(plan: Plan, row: npt.NDArray[np.float32], out: npt.NDArray[np.floa
         x = row[plan.order[c]]
         if x != x:  # noqa: PLR0124  NaN
             health |= 1
-        elif np.isinf(x):
+        elif math.isinf(x):
             health |= 2
             x = np.float32(np.nan)
         elif x < plan.minimum[c] or x > plan.maximum[c]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from wheeltapper.outputs import (
     anomaly_residuals,
     anomaly_value,
     anomaly_values,
+    exponential,
     failure_value,
     failure_values,
     rul_value,
@@ -90,3 +93,16 @@ def test_known_values():
 
 def test_every_reason_has_words():
     assert len({why.words() for why in Why}) == len(Why) == 8
+
+
+def test_the_exponential_is_the_mathematical_one_to_a_unit_in_the_last_place() -> None:
+    rng = np.random.default_rng(4)
+    edges = [0.0, -0.0, 1.0, -1.0, 709.78, 710.0, -708.5, -744.0, -745.2, -800.0, np.inf, -np.inf]
+    for x in [*edges, *rng.uniform(-40, 40, 2_000).tolist(), *rng.uniform(-744, 709, 1_000).tolist()]:
+        try:
+            expected = math.exp(x)
+        except OverflowError:
+            expected = math.inf
+        found = exponential(x)
+        assert found == expected or abs(found - expected) <= 2 * math.ulp(expected), x
+    assert math.isnan(exponential(math.nan))

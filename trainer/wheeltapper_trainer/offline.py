@@ -28,7 +28,7 @@ from wheeltapper_trainer.history import Excerpt, History, TableWriter
 from wheeltapper_trainer.offline_chunk import ChunkJob, score_chunk
 from wheeltapper_trainer.threads import run_here
 
-_CHUNK_READINGS = 65_536  # a table of 100 features is then 26 MB
+_CHUNK_READINGS = 32_768  # a table of 100 features is then 13 MB
 _WORKERS_FROM = 2_000_000  # readings; fewer are scored on threads before Ray has started its workers
 
 
