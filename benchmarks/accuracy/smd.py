@@ -36,7 +36,7 @@ def measure(root: Path, subset: str, work: Path, plots: Path | None = None) -> l
         hours = (one.times - one.times[0]) / 3.6e9
         threshold = done.thresholds[0].threshold
         drawn.scores(plots / "smd.png", f"SMD {name}: distance from normal", hours, one.score, one.anomaly, threshold)
-    return rows_of(done, ours, peers)
+    return rows_of(ours, peers)
 
 
 def scored(done: Journey, folder: Path, subset: str) -> tuple[dict[str, Scored], dict[str, dict[str, Scored]]]:
@@ -57,7 +57,7 @@ def scored(done: Journey, folder: Path, subset: str) -> tuple[dict[str, Scored],
     return ours, peers
 
 
-def rows_of(done: Journey, ours: dict[str, Scored], peers: dict[str, dict[str, Scored]]) -> list[Row]:
+def rows_of(ours: dict[str, Scored], peers: dict[str, dict[str, Scored]]) -> list[Row]:
     unit = f"mean of {len(ours)} machines, single points, none adjusted"
     rows = [
         plain("pr_auc", unit, point_pr_auc(ours), peer, point_pr_auc(theirs), more_is_better=True)
@@ -74,14 +74,7 @@ def rows_of(done: Journey, ours: dict[str, Scored], peers: dict[str, dict[str, S
         )
         for peer, theirs in peers.items()
     ]
-    stored = done.stored()
-    kept = float((stored.reasons == 0).mean())
-    class_loss, own_loss = np.nanmedian(stored.losses, axis=(0, 1))
-    return [
-        *rows,
-        plain("own_heads", "share of heads that are a machine's own", kept),
-        plain("own_loss", "median absolute residual on later normal rows", float(own_loss), "class", float(class_loss)),
-    ]
+    return rows
 
 
 def _halves(history: History, fleet: FleetSpec, name: str) -> tuple[Values, Values]:

@@ -166,7 +166,7 @@ def _nab(name: str) -> FleetSpec:
 
     The customary split: the first 15 % of a series teach, and their first week says what is usual.
     """
-    spec = _anomaly_class("machine", NAB_SENSORS, ("value",), 5 * MINUTE, (12, 72, 288), start=2016, shift=288)
+    spec = _anomaly_class("machine", NAB_SENSORS, ("value",), 5 * MINUTE, (12, 72, 288), start=2016, shift=288, others=False)
     return FleetSpec(name, (spec,), split=SplitSpec(test_share=0.85))
 
 
