@@ -162,11 +162,13 @@ def _skab(name: str) -> FleetSpec:
 
 
 def _nab(name: str) -> FleetSpec:
-    """One sensor has no others to be predicted from, so the import adds the hour and the weekend as columns.
+    """One sensor has no others, so it is held against its own first week. The import adds the hour and the weekend.
 
-    The customary split: the first 15 % of a series teach, and their first week says what is usual.
+    The customary split: the first 15 % of a series teach.
     """
-    spec = _anomaly_class("machine", NAB_SENSORS, ("value",), 5 * MINUTE, (12, 72, 288), start=2016, shift=288, others=False)
+    spec = _anomaly_class(
+        "machine", NAB_SENSORS, ("value",), 5 * MINUTE, (12, 72, 288), start=2016, shift=288, others=False
+    )
     return FleetSpec(name, (spec,), split=SplitSpec(test_share=0.85))
 
 
