@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from wheeltapper.device import fleet_on
 from wheeltapper.errors import CommandError
 from wheeltapper.live import LiveFleet
 from wheeltapper.pack import Pack
@@ -103,8 +104,8 @@ class _Replay:
         pack = self._pack if sha256 == self._pack.sha256 else self._find(release, sha256)
         if pack is None:
             self._warn(f"release {release} is gone: alarms are rebuilt with release {self._release}")
-            return LiveFleet(self._pack, self._release, self._settings.capacity_max)
-        return LiveFleet(pack, release, self._settings.capacity_max)
+            pack, release = self._pack, self._release
+        return fleet_on(self._settings.device, pack, release, self._settings.capacity_max)
 
     def _restore(self, snapshots: list[int], segments: list[int]) -> int:
         """Take the newest snapshot that is whole; the first segment to replay."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from wheeltapper.device import fleet_on
 from wheeltapper.errors import CommandError
 from wheeltapper.live import LiveFleet
 
@@ -37,7 +38,7 @@ def serve(settings: Settings, source: Source, ready: Ready, disk: Disk | None = 
     the address is taken or the state cannot be kept. `ready` is called once every kernel is compiled, the windows are
     as they were, and the port accepts streams. disk: what `settings.state` names, unless it is given."""
     loaded = source.load()
-    fleet = LiveFleet(loaded.pack, loaded.release, settings.capacity_max)
+    fleet = fleet_on(settings.device, loaded.pack, loaded.release, settings.capacity_max)
     fleet.warm()
     counters, recovered = Counters(), None
     if settings.state is not None:

@@ -25,6 +25,7 @@ def run(options: argparse.Namespace) -> None:
         insecure=options.insecure,
         tls=_tls(options),
         grants=options.grants,
+        device=options.device,
         metrics=options.metrics,
         rows_max=options.rows_max,
         assets_max=options.assets_max,

@@ -30,6 +30,7 @@ class Settings:
     insecure: bool = False  # plaintext, or callers without certificates, off loopback
     tls: TlsFiles | None = None
     grants: Path | None = None  # who may send what, by certified name
+    device: str = "cpu"  # or "cuda": where windows and forests live and kernels run
     metrics: str = ""  # HOST:PORT of Prometheus' page; "": none
     rows_max: int = 8_192  # rows of one block; less where an answer would pass message_bytes_max
     assets_max: int = 200_000  # assets of one stream

@@ -39,7 +39,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="serve only what it signed; again for more",
     )
     parser.add_argument("--metrics", default="", metavar="HOST:PORT", help="show Prometheus what happens, here")
-    parser.add_argument("--device", choices=("cpu",), default="cpu", help="where kernels run")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where kernels run (default: cpu)")
     parser.add_argument("--poll-seconds", type=float, default=1.0, help="how often the stage is looked at (default: 1)")
     parser.add_argument("--drain-seconds", type=float, default=15.0, help="what streams get to end after SIGTERM")
     parser.add_argument("--rows-max", type=int, default=8_192, help="rows of one block (default: 8192)")

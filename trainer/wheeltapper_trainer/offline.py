@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wheeltapper.errors import CommandError, NotFound
+from wheeltapper.device import fleet_on
+from wheeltapper.errors import CommandError, NotFound, UsageError
 from wheeltapper.pack import Pack
 from wheeltapper_command.progress import Progress
 
@@ -40,6 +41,7 @@ class Order:
     pack_path: the pack's file; without it everything is scored in this process, on `cpus` threads.
     address: a Ray cluster, whose machines must find history, pack and the folder of `out` under these names.
     workers_from: readings from which on worker processes of this machine are worth their start.
+    device: "cpu", or "cuda" for this machine's GPU, which one process drives.
     """
 
     history: str
@@ -54,6 +56,10 @@ class Order:
     limits: Limits | None = None
     workers_from: int = _WORKERS_FROM
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.address and self.device != "cpu":
+            raise UsageError("--device cuda: expected this machine, found a Ray cluster", "leave out --ray-address")
 
 
 def score_history(order: Order, pack: Pack, release: int, progress: Progress) -> dict[str, Any]:
@@ -164,7 +170,9 @@ def _run(order: Order, pack: Pack, tasks: Sequence[Task], readings: int) -> Iter
         return
 
     here = partial(score_chunk, pack=pack)
-    yield from run_here(order.cpus, here, tasks, order.limits or Limits())
+    _keep = fleet_on(order.device, pack, 0)  # as long as it lives, forests stay where they are
+    threads = order.cpus if order.device == "cpu" else 1  # a GPU's queues are a fleet's own
+    yield from run_here(threads, here, tasks, order.limits or Limits())
 
 
 def _in_order(

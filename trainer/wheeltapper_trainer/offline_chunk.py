@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from wheeltapper.device import fleet_on
 from wheeltapper.features import KERNELS
-from wheeltapper.live import LiveFleet
 from wheeltapper.pack import Pack, open_pack
 
 from wheeltapper_trainer.answer_table import AnswerTable, Table
@@ -53,7 +53,7 @@ def score_chunk(job: ChunkJob, name: str, source: Excerpt, pack: Pack | None = N
     ]
     columns = AnswerTable.of(known, job.classes, job.wanted.features, job.wanted.reasons > 0)
     tables = []
-    finals = answer_all(LiveFleet(known, job.release), assets, job.now_us, job.wanted)
+    finals = answer_all(fleet_on(job.device, known, job.release), assets, job.now_us, job.wanted)
     for one, final in zip(assets, finals, strict=True):
         table = columns.rows(one.asset.asset_id, asset_class, job.release, final)
         if job.from_us is not None:

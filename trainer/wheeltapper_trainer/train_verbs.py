@@ -36,6 +36,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--who", default="", metavar="NAME", help="who publishes (default: the login name)")
     parser.add_argument("--why", default="trained", metavar="TEXT", help="the reason, for the audit log")
     parser.add_argument("--key", type=Path, metavar="FILE", help="the private key to sign the release with")
+    parser.add_argument("--tuning", type=Path, metavar="FILE", help="trials to record (default: beside FLEET.toml)")
     parser.add_argument("--dry-run", action="store_true", help="check everything and show the plan; train nothing")
 
 
@@ -56,6 +57,7 @@ def _train(options: argparse.Namespace, progress: Progress) -> Outcome:
         address=options.ray_address,
         key=options.key,
         resume=options.resume,
+        tuning=options.tuning,
         limits=Limits(options.task_seconds, options.attempts),
     )
     if options.dry_run:
@@ -169,6 +171,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ray-address", default="", metavar="A", help="a Ray cluster instead of this machine")
     parser.add_argument("--task-seconds", type=float, default=900.0, metavar="S", help="a task's longest time (900)")
     parser.add_argument("--attempts", type=int, default=2, metavar="N", help="tries of an asset by itself (2)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where kernels run (default: cpu)")
 
 
 def _score(options: argparse.Namespace, progress: Progress) -> Outcome:
@@ -200,6 +203,7 @@ def _score(options: argparse.Namespace, progress: Progress) -> Outcome:
         path,
         options.ray_address,
         Limits(options.task_seconds, options.attempts),
+        device=options.device,
     )
     found = score_history(order, open_pack(path, kernels=KERNELS), number, progress)
     rows = [
