@@ -6,61 +6,86 @@ a process to its last model, imports and Ray's start included.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Row, main, require
-from benchmarks.training.contenders import CONTENDERS
+from benchmarks.training.contenders import CONTENDERS, OURS, TASKS
 from benchmarks.training.work import Size, feature_count, fit_own, write_fleet
 
-_OURS, _RAY = "wheeltapper chunks", "Ray task per asset, nthread=1"
-_SHORT = (Size(60, 600, 30), Size(120, 300, 10), Size(16, 1_200, 20))
-_LONG = (Size(240, 2_000, 100), Size(1_500, 300, 30), Size(60, 2_000, 100))
+_SECONDS_MAX = 900  # of one contender
+_NEAR = ("joblib loky, nthread=1",)  # beside ourselves and a task per asset, in the short form
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    fleet: Size
+    small: Size
+    whole: Size
+    heads: tuple[int, int]  # assets, rows
+    growth: tuple[int, ...]  # assets
+    everyone: bool
+
+
+_SHORT = Sizes(Size(60, 600, 30), Size(300, 300, 10), Size(16, 1_200, 20), (12, 1_500), (250, 1_000), False)
+_LONG = Sizes(Size(300, 2_000, 100), Size(5_000, 300, 30), Size(60, 2_000, 100), (40, 2_000), (500, 2_000, 8_000), True)
 
 
 def measure(short: bool) -> Sequence[Row]:
     cores = len(os.sched_getaffinity(0))
-    fleet, small, whole = _SHORT if short else _LONG
+    sizes = _SHORT if short else _LONG
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="wheeltapper-bench-") as name:
-        for case, size in (("fleet", fleet), ("small assets", small)):
+        rows += per_head(*sizes.heads)
+        rows += growth(Path(name), sizes.growth)
+        for case, size in (("fleet", sizes.fleet), ("small assets", sizes.small)):
             folder = Path(name, case)
             write_fleet(folder, size)
             fit_own(str(folder), "pump-00000", size, 1)  # compiles the kernels into Numba's cache, for everyone
-            rows += fan_out(f"{case}: {_words(size)}", folder, size, cores)
+            everyone = sizes.everyone and case == "fleet"
+            names = [n for n in CONTENDERS if everyone or n in (OURS, TASKS) or (n in _NEAR and case == "fleet")]
+            rows += fan_out(f"{case}: {_words(size)}", folder, size, cores, names)
         folder = Path(name, "whole")
-        write_fleet(folder, whole)
-        rows += whole_journey(f"wheeltapper train: {_words(whole)}", folder, whole, cores)
+        write_fleet(folder, sizes.whole, own=False)
+        rows += whole_journey(f"wheeltapper train: {_words(sizes.whole)}", folder, cores)
     return rows
 
 
-def fan_out(case: str, folder: Path, size: Size, cores: int) -> list[Row]:
-    """Everyone once, on files that are in the cache for all."""
-    found = {name: run(name, folder, size, cores) for name in CONTENDERS}
-    ours, ray = found[_OURS], found[_RAY]
+def fan_out(case: str, folder: Path, size: Size, cores: int, names: Sequence[str]) -> list[Row]:
+    """Everyone once, on files that are in the cache for all; the same trees asserted."""
+    found = {name: run("contenders", name, folder, size.assets, size.rows, size.trees, cores) for name in names}
+    ours, tasks = found[OURS], found[TASKS]
     for name, other in found.items():
         require(other["models"] == size.assets, f"{name} trained every asset")
         require(other["trees"] == ours["trees"], f"{name} grew the same trees")
+    floor, steady = ours["cpu"] / cores, ours["wall"] - ours["first"]
     rows = [
-        Row(f"{case}, wall", ours["wall"], "s", "floor", ours["cpu"] / cores, ours["cpu"] / cores / ours["wall"]),
-        Row(f"{case}, start to first models", ours["first"], "s", _RAY, ray["first"], ray["first"] / ours["first"]),
+        Row(f"{case}, wall", ours["wall"], "s", "floor", floor, floor / ours["wall"]),
+        Row(f"{case}, after the first model", steady, "s", "floor", floor, floor / steady),
+        Row(f"{case}, start to first model", ours["first"], "s", TASKS, tasks["first"], tasks["first"] / ours["first"]),
     ]
+    if ours["ray"]:
+        rows.append(Row(f"{case}, start to first model", ours["first"], "s", "Ray's start, a floor", ours["ray"],
+                        ours["ray"] / ours["first"]))  # fmt: skip
     for name, other in found.items():
-        if name != _OURS:
+        if name != OURS:
             rows.append(Row(f"{case}, wall", ours["wall"], "s", name, other["wall"], other["wall"] / ours["wall"]))
     return rows
 
 
-def whole_journey(case: str, folder: Path, size: Size, cores: int) -> list[Row]:
+def whole_journey(case: str, folder: Path, cores: int) -> list[Row]:
     """Reading, features, class heads, own heads, evaluation, packing, publishing and the report: all are overhead."""
-    found = run("journey", folder, size, cores)
+    found = run("journey", folder, cores)
     floor = found["cpu"] / cores
     steady = found["wall"] - found["seconds"]["start"]
     rows = [
@@ -71,16 +96,57 @@ def whole_journey(case: str, folder: Path, size: Size, cores: int) -> list[Row]:
     return rows + [Row(f"{case}, {phase}", seconds, "s") for phase, seconds in found["seconds"].items()]
 
 
-def run(name: str, folder: Path, size: Size, cores: int) -> dict[str, Any]:
-    words = [sys.executable, "-m", "benchmarks.training.contenders", name, folder, size.assets, size.rows, size.trees]
-    root = str(Path(__file__).parents[2])
-    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+def per_head(assets: int, rows: int) -> list[Row]:
+    """CPU seconds of a head, everything that fitting it takes included, and its error on later rows beside them."""
+    found = run("heads", assets, rows)
+    ours, other = found["ours"], found["wrapper"]
+    case = f"a head of {rows:,} rows"
+    peer = "scikit-learn wrapper's defaults, 100 trees"
+    return [
+        Row(f"{case}, CPU", 1e3 * ours["cpu"], "ms", peer, 1e3 * other["cpu"], other["cpu"] / ours["cpu"]),
+        Row(f"{case}, squared error later", ours["error"], "", peer, other["error"], other["error"] / ours["error"]),
+    ]
+
+
+def growth(folder: Path, counts: Sequence[int]) -> list[Row]:
+    """The driver's own cost per asset at each size, against the size before it: flat is a ratio of 1."""
+    found = [run("growth", folder / f"growth-{count}", count) for count in counts]
+    rows: list[Row] = []
+    for what, unit, scale in (
+        ("plan", "µs", 1e6),
+        ("tasks", "µs", 1e6),
+        ("task_bytes", "bytes", 1),
+        ("grown_bytes", "bytes", 1),
+    ):
+        for number, (count, one) in enumerate(zip(counts, found, strict=True)):
+            each = "largest task" if what == "task_bytes" else f"{what.replace('_', ' ')} per asset"
+            case = f"driver at {count:,} assets, {each}"
+            before = found[number - 1][what] * scale if number else None
+            peer = f"at {counts[number - 1]:,} assets" if number else None
+            value = one[what] * scale
+            rows.append(Row(case, value, unit, peer, before, before / value if before and value else None))
+    return rows
+
+
+def run(module: str, *words: object) -> dict[str, Any]:
+    """One contender in a process and a session of its own; what it leaves running ends with it."""
+    line = [sys.executable, "-m", f"benchmarks.training.{module}", *map(str, words)]
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0"}
     environment["BENCHMARK_BEGAN"] = str(time.time())
-    line = [*map(str, words), str(cores)]
-    done = subprocess.run(line, capture_output=True, text=True, env=environment, check=False, timeout=900)
-    require(done.returncode == 0, f"{name} ends well; it said {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    sys.stderr.write(f"{module} {' '.join(map(str, words))}\n")
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        # Files, not pipes: a process that Ray leaves behind would hold a pipe open, and its reader waits for ever.
+        done = subprocess.Popen(line, stdout=out, stderr=err, env=environment, start_new_session=True)
+        try:
+            code = done.wait(timeout=_SECONDS_MAX)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(done.pid, signal.SIGKILL)
+        out.seek(0)
+        err.seek(0)
+        require(code == 0, f"{module} {words} ends well; it said {err.read()[-2000:]}")
+        found: dict[str, Any] = json.loads(out.read().splitlines()[-1])
     return found
 
 

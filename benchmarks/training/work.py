@@ -14,9 +14,9 @@ from wheeltapper.config import fleet_toml
 from wheeltapper.features import feature_rows
 from wheeltapper.regimes import no_regimes
 from wheeltapper.spec import AlarmSpec, ClassSpec, FleetSpec, ModelSpec, Sensor, SplitSpec, Target, features_of
-from wheeltapper_trainer.history import History
+from wheeltapper_trainer.history import Excerpt, History
 from wheeltapper_trainer.history_writer import HistoryWriter
-from wheeltapper_trainer.records import Asset
+from wheeltapper_trainer.records import Asset, Times, Values
 
 HOUR = 3_600_000_000
 START = 1_700_000_000_000_000 // HOUR * HOUR
@@ -49,47 +49,56 @@ def spec_of(size: Size) -> FleetSpec:
     return FleetSpec("pumps", (pump,), split=SplitSpec(test_share=0.2))
 
 
-def write_fleet(folder: Path, size: Size) -> None:
-    """The history and its fleet.toml; and for the peers each machine in a file of its own, which they read faster."""
+def machine(number: int, rows: int) -> tuple[Times, Values, npt.NDArray[np.int64]]:
+    """One machine's times, values, and the rows after which it failed."""
+    random = np.random.default_rng([11, number])
+    times = START + HOUR * np.arange(rows, dtype=np.int64)
+    life = int(random.integers(rows // 8, rows // 5))
+    wear = (np.arange(rows) + 37 * number) % life / life
+    load = 0.5 + 0.3 * np.sin(np.arange(rows) * 2 * np.pi / 24) + random.normal(0, 0.05, rows)
+    columns = [load, 1 + 0.02 * (number % 100) + load + 4 * wear**4, 40 + 10 * load, load**2, 3 * load, 5 + load]
+    values = np.column_stack(columns) + random.normal(0, 0.2, (rows, len(SENSORS)))
+    return times, values.astype(np.float32), np.flatnonzero(np.diff(wear) < 0)
+
+
+def write_fleet(folder: Path, size: Size, own: bool = True) -> None:
+    """The history and its fleet.toml; `own`: a file of its own for each machine, which peers read faster."""
     (folder / "own").mkdir(parents=True)
     with HistoryWriter(folder / "history", {"pump": SENSORS}) as writer:
         for number in range(size.assets):
-            random = np.random.default_rng([11, number])
-            times = START + HOUR * np.arange(size.rows, dtype=np.int64)
-            life = int(random.integers(size.rows // 8, size.rows // 5))
-            wear = (np.arange(size.rows) + 37 * number) % life / life
-            load = 0.5 + 0.3 * np.sin(np.arange(size.rows) * 2 * np.pi / 24) + random.normal(0, 0.05, size.rows)
-            columns = [load, 1 + 0.02 * number + load + 4 * wear**4, 40 + 10 * load, load**2, 3 * load, 5 + load]
-            values = np.column_stack(columns) + random.normal(0, 0.2, (size.rows, len(SENSORS)))
+            times, values, failed = machine(number, size.rows)
             asset_id = f"pump-{number:05}"
-            writer.add(Asset(asset_id, "pump", {}), times, values.astype(np.float32))
-            failed = np.flatnonzero(np.diff(wear) < 0)
+            writer.add(Asset(asset_id, "pump", {}), times, values)
             writer.add_events([(asset_id, int(times[row]), "failure", "bearing") for row in failed])
-            np.savez(folder / "own" / f"{asset_id}.npz", times=times, values=values.astype(np.float32))
+            if own:
+                np.savez(folder / "own" / f"{asset_id}.npz", times=times, values=values)
     (folder / "fleet.toml").write_text(fleet_toml(spec_of(size)))
 
 
-def fit_one(
-    spec: ClassSpec, times: npt.NDArray[np.int64], values: npt.NDArray[np.float32], threads: int | None
-) -> tuple[str, float]:
-    """Features, then one model; returns (sha256 of its trees, CPU seconds inside `xgboost.train`)."""
-    import xgboost
-
+def examples(spec: ClassSpec, times: Times, values: Values) -> tuple[Values, Values]:
+    """float32[n, F] features, and float32[n]: the mean vibration of the day after each."""
     nothing = np.empty(0, np.int64)
-    features, _ = feature_rows(
-        spec, no_regimes(spec), np.zeros(0, np.float32), times, np.ascontiguousarray(values), nothing, nothing
-    )
+    statics = np.zeros(0, np.float32)
+    features, _ = feature_rows(spec, no_regimes(spec), statics, times, np.ascontiguousarray(values), nothing, nothing)
     vibration = values[:, SENSORS.index("vibration")].astype(np.float64)
     reach = np.cumsum(np.concatenate([[0.0], vibration]))
     label = ((reach[_LABEL_AHEAD:] - reach[:-_LABEL_AHEAD]) / _LABEL_AHEAD)[1:].astype(np.float32)
+    return features[: len(label)], label
+
+
+def fit_one(spec: ClassSpec, times: Times, values: Values, threads: int | None) -> tuple[str, float]:
+    """Features, then one model; returns (sha256 of its trees, CPU seconds inside `xgboost.train`)."""
+    from wheeltapper_trainer.boosting import xgboost  # type: ignore[attr-defined]  # for everybody without scikit-learn
+
+    features, label = examples(spec, times, values)
     chosen = {} if threads is None else {"nthread": threads}
-    matrix = xgboost.QuantileDMatrix(features[: len(label)], label=label, max_bin=spec.model.max_bin, **chosen)
+    matrix = xgboost.QuantileDMatrix(features, label=label, max_bin=spec.model.max_bin, **chosen)
     settings: dict[str, Any] = {"tree_method": "hist", "max_depth": spec.model.max_depth, "eta": 0.1, **chosen}
     begin = time.process_time()
     booster = xgboost.train(settings, matrix, spec.model.rounds)
     spent = time.process_time() - begin
-    trees = "".join(booster.get_dump(with_stats=False))
-    return hashlib.sha256(trees.encode()).hexdigest(), spent
+    trees = bytes(booster.save_raw("ubj"))
+    return hashlib.sha256(trees).hexdigest(), spent
 
 
 def fit_own(folder: str, asset_id: str, size: Size, threads: int | None) -> tuple[str, float]:
@@ -98,11 +107,10 @@ def fit_own(folder: str, asset_id: str, size: Size, threads: int | None) -> tupl
         return fit_one(spec_of(size).classes[0], file["times"], file["values"], threads)
 
 
-def fit_chunk(history: str, asset_ids: tuple[str, ...], size: Size) -> list[tuple[str, float]]:
-    """`fit_one` for a chunk of machines, read from the history."""
-    spec = spec_of(size).classes[0]
-    found = History.open(history).read(asset_ids, SENSORS)
-    return [fit_one(spec, asset.times, asset.values, 1) for asset in found]
+def fit_chunk(excerpt: Excerpt, size: Size) -> list[tuple[str, float]]:
+    """`fit_one` for a chunk of machines, read from where the excerpt says their rows lie."""
+    spec, history = spec_of(size).classes[0], History.of(excerpt)
+    return [fit_one(spec, asset.times, asset.values, 1) for asset in history.read(history.asset_ids(), SENSORS)]
 
 
 def feature_count(size: Size) -> int:

@@ -79,7 +79,7 @@ def test_a_task_looks_at_its_own_files_alone_however_large_the_fleet(
     opened: list[str] = []
     plain = pq.ParquetFile
     monkeypatch.setattr(pq, "ParquetFile", lambda file: opened.append("readings") or plain(file))
-    for name in ("scan", "pq.read_table"):
+    for name in ("scan", "History._table"):
         monkeypatch.setattr(f"wheeltapper_trainer.history.{name}", lambda *_: pytest.fail("a worker scanned"))
     part = History.of(excerpt)
     assert part.asset_ids() == ["p02", "p03"]

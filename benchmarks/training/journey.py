@@ -1,0 +1,74 @@
+"""The whole of `wheeltapper train`, with the CPU seconds inside its `xgboost.train` calls kept by the workers.
+
+`python -m benchmarks.training.journey FOLDER CORES` prints one JSON object: cpu, wall, seconds by phase, heads_trained.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def journey(folder: Path, cores: int) -> dict[str, Any]:
+    from wheeltapper_command.progress import Progress
+    from wheeltapper_trainer import stages
+    from wheeltapper_trainer.training import Order, train
+
+    spent = folder / "spent"
+    spent.mkdir()
+    where = str(spent)
+
+    def train_chunk(*arguments: Any) -> Any:
+        return _counted(where, "train_chunk", *arguments)
+
+    def fit_class(*arguments: Any) -> Any:
+        return _counted(where, "fit_class", *arguments)
+
+    setattr(stages, "train_chunk", train_chunk)  # noqa: B010  the stages of this process run what stands there
+    setattr(stages, "fit_class", fit_class)  # noqa: B010
+    order = Order(
+        fleet=folder / "fleet.toml",
+        history=str(folder / "history"),
+        registry=folder / "registry",
+        run_dir=folder / "run",
+        report=folder / "report.html",
+        cpus=cores,
+        who="a benchmark",
+        why="to measure",
+    )
+    trained = train(order, Progress(quiet=True))
+    if trained.quarantined:
+        raise SystemExit(f"assets failed: {trained.quarantined}")
+    cpu = sum(float(path.read_text()) for path in spent.iterdir())
+    return {"cpu": cpu, **{key: trained.result[key] for key in ("seconds", "heads_trained", "pack")}}
+
+
+def _counted(folder: str, name: str, *arguments: Any) -> Any:
+    """Run a stage function of the trainer with a clock inside `xgboost.train`."""
+    from wheeltapper_trainer import boosting, chunk
+
+    plain, spent = boosting.xgboost.train, [0.0]  # type: ignore[attr-defined]
+
+    def train(*words: Any, **options: Any) -> Any:
+        begin = time.thread_time()
+        try:
+            return plain(*words, **options)
+        finally:
+            spent[0] += time.thread_time() - begin
+
+    boosting.xgboost.train = train  # type: ignore[attr-defined]
+    try:
+        return getattr(chunk, name)(*arguments)
+    finally:
+        boosting.xgboost.train = plain  # type: ignore[attr-defined]
+        Path(folder, f"{name}-{os.getpid()}-{time.monotonic_ns()}").write_text(str(spent[0]))
+
+
+if __name__ == "__main__":
+    begin = float(os.environ["BENCHMARK_BEGAN"])
+    found = journey(Path(sys.argv[1]), int(sys.argv[2]))
+    print(json.dumps({**found, "wall": time.time() - begin}))
