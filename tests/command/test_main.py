@@ -28,7 +28,19 @@ def run(monkeypatch: pytest.MonkeyPatch, outcome: Outcome | BaseException, *word
 
 
 def test_the_verbs_of_every_package_are_there() -> None:
-    expected = {"demo", "simulate", "import", "train", "evaluate", "release", "score", "serve", "replay", "inspect"}
+    expected = {
+        "demo",
+        "simulate",
+        "import",
+        "train",
+        "tune",
+        "evaluate",
+        "release",
+        "score",
+        "serve",
+        "replay",
+        "inspect",
+    }
     assert set(VERBS) >= expected
 
 

@@ -12,7 +12,7 @@ from wheeltapper.pack import Pack, write_pack
 from wheeltapper.spec import LEVELS, SplitSpec
 from wheeltapper_trainer import own
 from wheeltapper_trainer.assemble import assemble, sketch_of
-from wheeltapper_trainer.chunk import _worth, fit_class, load_samples, sample_chunk, train_chunk
+from wheeltapper_trainer.chunk import fit_class, load_samples, sample_chunk, train_chunk, worth_of
 from wheeltapper_trainer.evaluation import evaluate, flat_metrics
 from wheeltapper_trainer.heads import load_head
 from wheeltapper_trainer.history import History
@@ -196,8 +196,8 @@ def test_whole_machines_held_out_are_scored_by_who_has_not_seen_them(history, tm
 def test_lives_at_the_cap_count_half():
     rul, failure = slots_of(fleet().classes[0])[:2]
     label = np.array([3, 119.9, 120, np.nan], np.float32)
-    assert _worth(rul, label).tolist() == [1, 1, 0.5, 1]
-    assert _worth(failure, np.array([0, 1, 120], np.float32)).tolist() == [1, 1, 1]
+    assert worth_of(rul, label).tolist() == [1, 1, 0.5, 1]
+    assert worth_of(failure, np.array([0, 1, 120], np.float32)).tolist() == [1, 1, 1]
 
 
 def test_own_heads_catch_what_sets_a_machine_apart(trained):

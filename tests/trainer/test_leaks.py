@@ -98,7 +98,7 @@ def check_machines_are_never_cut_by_a_fold(history, folder):
         parts = parts_of(spec.classes[0], job.splits[0], spec.classes[0].targets[0], asset_id, np.arange(9) * HOUR)
         assert len(set(parts.tolist())) == 1
     owners = np.repeat(ids, 5)
-    folds = chunk._folds(job, owners)
+    folds = chunk.folds_of(job, owners, 3)
     assert (np.sum(folds, axis=0) == 1).all()
     for fold in folds:
         assert not set(owners[fold]) & set(owners[~fold])
@@ -165,7 +165,9 @@ def leak_through_an_embargo_without_its_horizon(monkeypatch):
 
 
 def leak_machines_across_folds(monkeypatch):
-    monkeypatch.setattr(chunk, "_folds", lambda job, ids: [np.arange(len(ids)) % 3 == fold for fold in range(3)])
+    monkeypatch.setattr(
+        chunk, "folds_of", lambda job, ids, count: [np.arange(len(ids)) % count == n for n in range(count)]
+    )
 
 
 LEAKS = [

@@ -51,6 +51,8 @@ def sample_chunk(job: TrainJob, chunk: Chunk) -> SampleDone:
         found.append(
             {
                 "asset_ids": np.full(len(rows), asset.asset_id),
+                "times": asset.times[rows],
+                "rows": rows,  # where each stands among its asset's readings
                 "features": asset.features[rows],
                 "labels": asset.labels[rows],
                 "parts": asset.parts[rows],
@@ -67,7 +69,7 @@ def load_samples(job: TrainJob, asset_class: str, chunks: Sequence[Chunk]) -> Sa
     """All sampled rows of a class in the order of asset id, then time; empty arrays where there are none."""
     own = [chunk for chunk in chunks if chunk.asset_class == asset_class]
     samples = [(load_arrays(job.sample_path(chunk)), chunk) for chunk in own]
-    sample = _stack([_rows_of(found, chunk.asset_ids) for found, chunk in samples if found])
+    sample = _stack([_of_assets(found, chunk.asset_ids) for found, chunk in samples if found])
     order = np.argsort(sample["asset_ids"], kind="stable") if sample else np.empty(0, np.int64)
     return {name: column[order] for name, column in sample.items()}
 
@@ -82,11 +84,13 @@ def fit_class(job: TrainJob, asset_class: str, slot: int, chunks: Sequence[Chunk
     if sample:
         label = slot_label(spec, chosen, sample["features"], sample["labels"])
         part = np.where(np.isfinite(label), sample["parts"][:, chosen.output], np.uint8(TEST))
-        counted = {**sample, "weight": sample["weight"] * _worth(chosen, label)}
-        train, valid = (_rows(counted, label, part == which) for which in (TRAIN, VALID))
+        counted = {**sample, "weight": sample["weight"] * worth_of(chosen, label)}
+        train, valid = (rows_of(counted, label, part == which) for which in (TRAIN, VALID))
         # Where own heads are to be judged on validation rows, the class head they continue must not have seen them.
         by_asset = job.split(asset_class).by == "asset"
-        folds = _folds(job, sample["asset_ids"][part == TRAIN]) if by_asset and chosen.target.kind == "rul" else []
+        folds = []
+        if by_asset and chosen.target.kind == "rul":  # the validation machines are the first of `split.folds`
+            folds = folds_of(job, sample["asset_ids"][part == TRAIN], max(2, job.spec.split.folds) - 1)
         refit = by_asset or spec.model.asset_rounds == 0
         head = fit_class_head(spec, chosen, train, valid, job.seed, refit, folds)
     save_head(job.class_path(asset_class, slot), head)
@@ -148,29 +152,29 @@ def _choose(
     return chosen[order], np.concatenate(weights)[order]
 
 
-def _worth(slot: Slot, label: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def worth_of(slot: Slot, label: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """What a row counts for. Lives at the cap are all alike, and most rows are: they count half, so that the rows with
     something to tell lead (on grouped folds of C-MAPSS FD001 and FD002: PHM08 142 to 134, 455 to 433)."""
     capped = (slot.target.kind == "rul") & (label >= slot.target.cap) & (slot.target.cap > 0)
     return np.where(capped, np.float32(_CAPPED_WORTH), np.float32(1))
 
 
-def _folds(job: TrainJob, asset_ids: npt.NDArray[np.str_]) -> list[npt.NDArray[np.bool_]]:
-    """bool[n] per further fold: whole machines, the validation machines being the first of `split.folds`."""
+def folds_of(job: TrainJob, asset_ids: npt.NDArray[np.str_], count: int) -> list[npt.NDArray[np.bool_]]:
+    """bool[n] per fold of `count`: whole machines, so that no machine is in two of them."""
     owners, owner = np.unique(asset_ids, return_inverse=True)
-    count = max(2, job.spec.split.folds) - 1
     turn = np.array([zlib.crc32(f"{job.seed}:{name}".encode()) for name in owners], np.int64).argsort().argsort()
     return [(turn % count == fold)[owner] for fold in range(count)]
 
 
-def _rows(sample: Sample, label: npt.NDArray[np.float32], wanted: npt.NDArray[np.bool_]) -> Rows:
+def rows_of(sample: Sample, label: npt.NDArray[np.float32], wanted: npt.NDArray[np.bool_]) -> Rows:
+    """The wanted rows as a head learns them."""
     weight = sample["weight"][wanted]
     # Mean one, so that min_child_weight and reg_lambda mean what they mean without sampling.
     scale = np.float32(len(weight) / weight.sum(dtype=np.float64)) if len(weight) else np.float32(1)
     return Rows(sample["features"][wanted], label[wanted], weight * scale)
 
 
-def _rows_of(sample: Sample, asset_ids: Sequence[str]) -> Sample:
+def _of_assets(sample: Sample, asset_ids: Sequence[str]) -> Sample:
     """The rows of some assets: a file may hold others that have changed since, and are in another file now."""
     there = np.isin(sample["asset_ids"], asset_ids)
     return {name: column[there] for name, column in sample.items()}

@@ -27,10 +27,10 @@ def versions() -> dict[str, str]:
     }
 
 
-def lineage_of(job: TrainJob, contents: Mapping[str, str]) -> dict[str, Any]:
+def lineage_of(job: TrainJob, contents: Mapping[str, str], tuning: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What the pack's meta keeps: digests of data and settings, the split, versions, seed.
 
-    `contents`: asset → content digest, of those that could be read.
+    `contents`: asset → content digest, of those that could be read; `tuning`: which trials chose the parameters.
     """
     data = json.dumps(sorted(contents.items()), separators=(",", ":")).encode()
     return {
@@ -39,6 +39,7 @@ def lineage_of(job: TrainJob, contents: Mapping[str, str]) -> dict[str, Any]:
         "split": [_split(dataclasses.asdict(split)) for split in job.splits],
         "seed": job.seed,
         "versions": versions(),
+        **({} if tuning is None else {"tuning": tuning}),
     }
 
 

@@ -81,6 +81,26 @@ def calibration(panels: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     return _svg((2.55 * min(4, len(panels)), 2.5 * rows), draw, "Calibration: predicted against observed")
 
 
+def trials(points: Sequence[tuple[int, float]], chosen: int) -> str:
+    """(number, objective) of each trial, the best so far as a line, the chosen one ringed; 1: what is there now."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        numbers, found = np.array([n for n, _ in points]), np.array([objective for _, objective in points])
+        axes.axhline(1.0, color=_LINE, linewidth=1.2)
+        axes.plot(numbers, found, color=_ACCENT, linestyle="", marker="o", markersize=4)
+        axes.step(numbers, np.minimum.accumulate(found), where="post", color=_INK, linewidth=1.2)
+        ring = numbers == chosen
+        axes.plot(numbers[ring], found[ring], color=_INK, linestyle="", marker="o", markersize=10, fillstyle="none")
+        low = float(found.min())
+        axes.set_ylim(low - 0.1 * (1.15 - low), max(1.05, min(float(found.max()) * 1.01, 1.15)))  # bad ones lie above
+        axes.set_xlabel("trial")
+        axes.set_ylabel("loss against now")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    return _svg((10.2, 2.8), draw, "Trials: loss against the present parameters")
+
+
 def _root(values: Any) -> Any:
     return np.sqrt(np.maximum(values, 0.0))
 

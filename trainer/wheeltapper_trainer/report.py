@@ -24,6 +24,7 @@ from wheeltapper_trainer.wording import FIGURES, LEVELS, WHY, verdict
 _FEATURES_SHOWN = 12
 _CHANGES_SHOWN = 60
 _QUARANTINED_SHOWN = 200
+_TRIALS_SHOWN = 12
 
 # Which figures of an output stand in the table of metrics, by kind of target.
 _SHOWN = {
@@ -55,13 +56,27 @@ def write_report(
     replace(write_temporary(path.parent, path.name, [page.encode()]), path)
 
 
-def render(view: Mapping[str, Any]) -> str:
+def write_trials(path: Path, record: Document) -> None:
+    """Write the page of a search for parameters, of what `trials.json` holds."""
+    classes = []
+    for entry in record["classes"]:
+        trials = entry["trials"]
+        finished = [trial for trial in trials if trial["objective"] is not None]
+        best = sorted(finished, key=lambda trial: (trial["objective"], trial["number"]))[:_TRIALS_SHOWN]
+        points = [(trial["number"], trial["objective"]) for trial in finished]
+        plot = Markup(plots.trials(points, entry["chosen"]))  # noqa: S704  our own SVG
+        classes.append({**entry, "best": best, "plot": plot, "now": trials[0], "taken": trials[entry["chosen"]]})
+    page = render({"fleet": record["fleet"], "seed": record["seed"], "classes": classes}, "trials.html.j2")
+    replace(write_temporary(path.parent, path.name, [page.encode()]), path)
+
+
+def render(view: Mapping[str, Any], template: str = "report.html.j2") -> str:
     """The page. Everything that is not our own SVG is escaped."""
     environment = Environment(
         loader=PackageLoader("wheeltapper_trainer"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {"number": number, "interval": interval, "clock": clock}
-    return environment.get_template("report.html.j2").render(view)
+    return environment.get_template(template).render(view)
 
 
 def view_of(

@@ -36,6 +36,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--who", default="", metavar="NAME", help="who publishes (default: the login name)")
     parser.add_argument("--why", default="trained", metavar="TEXT", help="the reason, for the audit log")
     parser.add_argument("--key", type=Path, metavar="FILE", help="the private key to sign the release with")
+    parser.add_argument("--tuning", type=Path, metavar="FILE", help="trials to record (default: beside FLEET.toml)")
     parser.add_argument("--dry-run", action="store_true", help="check everything and show the plan; train nothing")
 
 
@@ -56,6 +57,7 @@ def _train(options: argparse.Namespace, progress: Progress) -> Outcome:
         address=options.ray_address,
         key=options.key,
         resume=options.resume,
+        tuning=options.tuning,
         limits=Limits(options.task_seconds, options.attempts),
     )
     if options.dry_run:

@@ -33,6 +33,7 @@ from wheeltapper_trainer.report import write_report
 from wheeltapper_trainer.split import resolve_split
 from wheeltapper_trainer.stages import Stages
 from wheeltapper_trainer.thresholds import choose_thresholds
+from wheeltapper_trainer.tuning_record import tuning_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Order:
     address: str = ""
     key: Path | None = None  # signs the release
     resume: bool = False
+    tuning: Path | None = None  # the trials that chose the parameters; None: trials.json beside the fleet, if any
     limits: Limits = field(default_factory=Limits)
 
 
@@ -99,6 +101,7 @@ def train(order: Order, progress: Progress) -> Trained:
 def train_on(cluster: Cluster, planned: Planned, order: Order, progress: Progress) -> Trained:
     """`train` on a cluster that is starting or running."""
     began = time.perf_counter()
+    tuned = _tuning(planned, order, progress)
     ledger = Ledger(order.run_dir, order.resume)
     stages = Stages(planned.job, planned.history, cluster, ledger, order.limits, progress, versions())
     _compile(planned.job)
@@ -115,7 +118,7 @@ def train_on(cluster: Cluster, planned: Planned, order: Order, progress: Progres
     thresholds = choose_thresholds(planned.job, chunks)
     evaluation = evaluate(planned.job, chunks, thresholds)
     metrics = flat_metrics(evaluation)
-    lineage = lineage_of(planned.job, contents)
+    lineage = lineage_of(planned.job, contents, tuned and tuned[0])
     pack = write_pack(assemble(planned.job, samples, chunks, thresholds, lineage, metrics))
     registry = Registry(order.registry, signer=Signer.from_file(order.key) if order.key else None)
     production = _production(registry, progress)
@@ -123,6 +126,7 @@ def train_on(cluster: Cluster, planned: Planned, order: Order, progress: Progres
     details = {
         "assets_failed": len(stages.quarantined),
         "totals": {k: v for k, v in evaluation["totals"].items() if k != "lead_hours"},
+        **({} if tuned is None else {"tuning": tuned[1]}),
     }
     release = registry.publish(pack, who=order.who, why=order.why, gates=gates, details=details)
     ended = time.perf_counter()
@@ -142,6 +146,7 @@ def train_on(cluster: Cluster, planned: Planned, order: Order, progress: Progres
         "assets_reused": stages.reused["assets"],
         "gates": gates,
         "metrics": evaluation["totals"],
+        "tuning": tuned and tuned[0],
         "report": str(order.report),
     }
     progress.say(f"report: {order.report}")
@@ -156,6 +161,15 @@ def _compile(job: TrainJob) -> None:
         nothing = np.empty(0, np.int64)
         statics, values = np.zeros(len(spec.statics), np.float32), np.zeros((1, len(spec.sensors)), np.float32)
         feature_rows(spec, no_regimes(spec), statics, np.zeros(1, np.int64), values, nothing, nothing)
+
+
+def _tuning(planned: Planned, order: Order, progress: Progress) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The trials to record with the release: those asked for, or those beside the fleet if they chose what it has."""
+    path = order.tuning or order.fleet.with_name("trials.json")
+    found = tuning_of(planned.job.spec, path, asked=order.tuning is not None)
+    if found is None and path.exists():
+        progress.say(f"{path} is not recorded: fleet.toml has other parameters than its trials chose")
+    return found
 
 
 def _check_any_left(planned: Planned, stages: Stages, heads: Sequence[ClassDone]) -> None:
