@@ -45,3 +45,16 @@ def test_contracted_or_approximate_instructions_are_found() -> None:
         "sqrt.approx.f32",
     ):
         assert cuda.loose_arithmetic([f"{plain}\n\t{wrong} %g, %h;"]), wrong
+
+
+def test_the_benchmark_is_ready_for_a_gpu_and_refuses_without_one() -> None:
+    root = Path(__file__).parents[2]
+    line = [sys.executable, "-m", "benchmarks.gpu", "-o", "json"]
+    for simulated, code in (("1", 0), ("0", 1)):
+        environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": simulated, "CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run(line, cwd=root, env=environment, capture_output=True, text=True, timeout=280, check=False)
+        assert done.returncode == code, done.stderr
+        if code:
+            assert done.stderr.startswith("benchmarks.gpu: device cuda: expected an NVIDIA GPU")
+        else:
+            assert "block in which the GPU beats one core" in done.stdout
