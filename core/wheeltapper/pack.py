@@ -19,7 +19,7 @@ from wheeltapper.errors import NotFound, PackError
 from wheeltapper.forest import Forest
 from wheeltapper.outputs import Why
 from wheeltapper.pack_check import check_arrays, check_golden
-from wheeltapper.pack_content import AssetContent, ClassContent, HeadContent, PackContent, seal_content
+from wheeltapper.pack_content import AssetContent, ClassContent, HeadContent, PackContent, sealed_content
 from wheeltapper.pack_layout import unseal
 from wheeltapper.pack_meta import Output, read_meta
 from wheeltapper.regimes import Regimes
@@ -138,9 +138,17 @@ def write_pack(content: PackContent) -> bytes:
 
     Raises ValueError where the content does not fit the format, PackError where it breaks a rule a reader would refuse.
     """
-    data = seal_content(content)
+    data = b"".join(sealed_content(content))
     Pack.from_bytes(data)
     return data
+
+
+def save_pack(content: PackContent, path: Path) -> None:
+    """Write the file for `content` to `path`, in pieces, and read it back; the bytes are those of `write_pack`."""
+    with path.open("wb") as file:
+        for piece in sealed_content(content):
+            file.write(piece)
+    open_pack(path)
 
 
 def open_pack(path: str | Path, kernels: str | None = None) -> Pack:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wheeltapper.forest import Trees, build_forest, margins
+from wheeltapper.forest import Forest, Trees, build_forest, margins
 from wheeltapper.outputs import Why
-from wheeltapper.pack_layout import seal
+from wheeltapper.pack_layout import sealed
 from wheeltapper.pack_meta import FORMAT, Output, canonical_json, outputs_to_json
 from wheeltapper.regimes import Regimes, no_regimes
 from wheeltapper.spec import ClassSpec, features_of, to_json
@@ -71,7 +71,11 @@ class AssetContent:
 
 @dataclass(frozen=True, slots=True)
 class PackContent:
-    """A whole fleet. kernels: `wheeltapper.features.KERNELS`; lineage: JSON, without times and paths."""
+    """A whole fleet. kernels: `wheeltapper.features.KERNELS`; lineage: JSON, without times and paths.
+
+    forest: all heads' trees, where they are laid out already (mapped from disk, when they are more than memory holds);
+    the heads' own `trees` are not looked at then.
+    """
 
     fleet: str
     seed: int
@@ -80,11 +84,14 @@ class PackContent:
     heads: Sequence[HeadContent] = ()
     assets: Sequence[AssetContent] = ()
     lineage: Mapping[str, Any] = field(default_factory=dict)
+    forest: Forest | None = None
 
 
-def seal_content(content: PackContent) -> bytes:
-    """The bytes of a pack, not yet read back; `wheeltapper.pack.write_pack` does both."""
-    forest = build_forest([(head.trees, head.parent, head.base) for head in content.heads])
+def sealed_content(content: PackContent) -> Iterator[bytes]:
+    """The bytes of a pack, piece by piece and not yet read back; `wheeltapper.pack` writes and reads."""
+    forest = content.forest
+    if forest is None:
+        forest = build_forest([(head.trees, head.parent, head.base) for head in content.heads])
     knots = [_knots(head) for head in content.heads]
     ends = np.cumsum([len(k) for k in knots], dtype=np.int64)
     assets = sorted(content.assets, key=lambda asset: asset.asset_id.encode())
@@ -148,7 +155,7 @@ def seal_content(content: PackContent) -> bytes:
             f"c{k}.golden_heads": asked,
             f"c{k}.golden_margins": said,
         }
-    return seal(arrays, len(content.classes))
+    return sealed(arrays, len(content.classes))
 
 
 def _knots(head: HeadContent) -> NDArray[np.float32]:

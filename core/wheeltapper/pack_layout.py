@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ VERSIONS = (1, 2)  # the second has LATER_SECTIONS too; a pack that needs none o
 ALIGNMENT = 64  # bytes; a cache line, and room for any vector load
 TRAILER = 32  # bytes of sha256
 SECTIONS_MAX = 1 << 20
+PIECE_BYTES = 1 << 20
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "u1": np.dtype("u1"),
@@ -82,26 +84,39 @@ def _fleet_sections(version: int) -> dict[str, tuple[str, int]]:
 
 def seal(arrays: Mapping[str, NDArray[Any]], class_count: int) -> bytes:
     """The file that holds `arrays`. Raises ValueError where one is missing or of another type: the caller's mistake."""
+    return b"".join(sealed(arrays, class_count))
+
+
+def sealed(arrays: Mapping[str, NDArray[Any]], class_count: int) -> Iterator[bytes]:
+    """The file of `seal`, piece by piece, so that arrays may be mapped from disk and larger than memory."""
     version = VERSIONS[any(name in arrays for name in LATER_SECTIONS)]
     kinds = section_kinds(class_count, version)
     if list(arrays) != list(kinds):
         raise ValueError(f"expected sections {list(kinds)}, found {list(arrays)}")
-    offset = _aligned(_HEADER.size + _ENTRY.size * len(kinds))
-    table, body = bytearray(), bytearray()
-    start = offset
+    start = offset = _aligned(_HEADER.size + _ENTRY.size * len(kinds))
+    table = bytearray()
     for name, (code, dimensions) in kinds.items():
-        array = np.ascontiguousarray(arrays[name])
+        array = arrays[name]
         if array.dtype != DTYPES[code] or array.ndim != dimensions:
             raise ValueError(f"section {name}: expected {dimensions}-d {code}, found {array.ndim}-d {array.dtype}")
         shape = (*array.shape, 1)[:2]
         table += _ENTRY.pack(name.encode(), code.encode(), dimensions, *shape, offset, array.nbytes)
-        body += array.tobytes()
-        body += bytes(_aligned(len(body)) - len(body))
-        offset = start + len(body)
+        offset = _aligned(offset + array.nbytes)
     head = _HEADER.pack(MAGIC, version, len(kinds), offset + TRAILER) + bytes(table)
-    head += bytes(start - len(head))
-    unsigned = head + bytes(body)
-    return unsigned + hashlib.sha256(unsigned).digest()
+    digest = hashlib.sha256()
+    sections = (piece for name in kinds for piece in _padded(arrays[name]))
+    for piece in chain([head + bytes(start - len(head))], sections):
+        digest.update(piece)
+        yield piece
+    yield digest.digest()
+
+
+def _padded(array: NDArray[Any]) -> Iterator[bytes]:
+    """One section's bytes up to the next section, at most PIECE_BYTES at a time."""
+    rows = max(1, PIECE_BYTES // max(1, array[:1].nbytes))
+    for begin in range(0, len(array), rows):
+        yield array[begin : begin + rows].tobytes()
+    yield bytes(_aligned(array.nbytes) - array.nbytes)
 
 
 def unseal(data: Any) -> tuple[dict[str, NDArray[Any]], str]:

@@ -16,7 +16,7 @@ from wheeltapper import pack_layout
 from wheeltapper.errors import NotFound, PackError
 from wheeltapper.forest import margins, no_trees
 from wheeltapper.pack import AssetContent, HeadContent, Pack, PackContent, Why, open_pack, write_pack
-from wheeltapper.pack_content import seal_content
+from wheeltapper.pack_content import sealed_content
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CONTENT = small_content()
@@ -299,7 +299,7 @@ def test_the_writer_refuses_what_a_reader_would():
     with pytest.raises(PackError, match="growing order"):
         write_pack(twice)
     with pytest.raises(ValueError, match="JSON"):
-        seal_content(dataclasses.replace(CONTENT, lineage={"loss": float("nan")}))
+        sealed_content(dataclasses.replace(CONTENT, lineage={"loss": float("nan")}))
 
 
 def test_a_head_without_trees_is_its_parents():
@@ -322,3 +322,12 @@ def test_the_golden_pack_still_reads_and_scores_the_same():
             rows = np.array(expected["rows"], np.uint32).view(np.float32)
             found = margins(pack.forest, np.full(len(rows), int(head), np.int32), rows)
             assert found.view(np.uint32).tolist() == bits
+
+
+def test_sections_are_sealed_into_the_bytes_they_came_from():
+    """However they are written: the golden file's sections, sealed again, are the golden file."""
+    data = (GOLDEN / "small-v1.pack").read_bytes()
+    arrays, sha256 = pack_layout.unseal(data)
+    pieces = list(pack_layout.sealed(arrays, len(Pack.from_bytes(data).classes)))
+    assert b"".join(pieces) == data
+    assert pieces[-1].hex() == sha256

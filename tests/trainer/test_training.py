@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from trainer.pumps import HOUR, fleet, write_history
 from wheeltapper.config import fleet_toml
-from wheeltapper.errors import CommandError, ConfigError
+from wheeltapper.errors import CommandError, ConfigError, Refused
 from wheeltapper.outputs import Why
 from wheeltapper.pack import open_pack
 from wheeltapper.registry import Registry
-from wheeltapper.spec import AlarmSpec, Costs, FleetSpec, Gate, Target
+from wheeltapper.spec import AlarmSpec, Costs, FleetSpec, Gate, ModelSpec, Target
 from wheeltapper_command.progress import Progress
 from wheeltapper_trainer import plan as planning
 from wheeltapper_trainer import stages
@@ -241,6 +241,14 @@ def test_a_file_without_its_footer_costs_its_assets_alone(cluster: Cluster, tmp_
         file.write_bytes(b"PAR1")
     with pytest.raises(CommandError, match=r"class 'pump' has no reading.*cannot be read as Parquet"):
         run(cluster, order_of(history, tmp_path))
+
+
+def test_a_device_that_is_not_there_is_refused_before_any_work(history: Path, tmp_path: Path) -> None:
+    fleet_file = tmp_path / "fleet.toml"
+    fleet_file.write_text(fleet_toml(pump_fleet(model=ModelSpec(rounds=10, device="cuda"))))
+    with pytest.raises(Refused, match=r'model.device = "cuda": expected .* found'):
+        plan(order_of(history, tmp_path, fleet=fleet_file))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_plan_says_what_a_history_lacks(history: Path, tmp_path: Path) -> None:

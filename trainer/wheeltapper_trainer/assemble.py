@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from wheeltapper.features import KERNELS
-from wheeltapper.forest import Trees
+from wheeltapper.forest import Trees, no_trees
 from wheeltapper.outputs import Why
 from wheeltapper.pack_content import QUANTILES, AssetContent, ClassContent, HeadContent, PackContent
 from wheeltapper.pack_meta import Output
 from wheeltapper.spec import LEVELS, ClassSpec
 
 from wheeltapper_trainer.chunk import Sample, load_samples
+from wheeltapper_trainer.forest_file import ForestFile
 from wheeltapper_trainer.heads import Head, load_head
 from wheeltapper_trainer.history import History
 from wheeltapper_trainer.inputs import statics_of
@@ -30,12 +32,15 @@ _GOLDEN_ROWS = 16
 CLASS_LEVEL, ASSET_LEVEL = LEVELS.index("class"), LEVELS.index("asset")
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+_ASSET_ARRAYS = ("asset_ids", "reasons", "statics", "start", "head_asset", "head_slot", "head_scale")
+_TREE_ARRAYS = ("head_trees", "head_nodes", "tree_begin", "tree_depth", "nodes", "node_cover")
 
 
 @dataclass(slots=True)
 class _Content:
-    """What has been gathered so far."""
+    """What has been gathered so far. The trees of `heads` are in `forest`, in the same order."""
 
+    forest: ForestFile
     heads: list[HeadContent] = field(default_factory=list)
     classes: list[ClassContent] = field(default_factory=list)
     assets: list[AssetContent] = field(default_factory=list)
@@ -53,22 +58,26 @@ def assemble(
 
     `samples` and `chunks`: what SAMPLE and ASSET finished; an asset of the history that is in none of `chunks` was
     quarantined, and its class answers for it. `metrics`: figures per (class, output) to keep beside the thresholds.
+    Trees go from the chunks' files to the job's pack folder and are mapped from there; no more than two chunks' are in
+    memory at a time.
     """
     history = History.open(job.history)
-    content = _Content()
-    class_heads = [
-        [load_head(job.class_path(spec.name, slot.index)) for slot in slots_of(spec)] for spec in job.spec.classes
-    ]
-    for index, (spec, heads) in enumerate(zip(job.spec.classes, class_heads, strict=True)):
-        _add_class(job, content, index, spec, heads, samples, thresholds, metrics or {})
-    for index, spec in enumerate(job.spec.classes):
-        trained = _add_trained(job, content, index, chunks)
-        for asset in history.assets():
-            if asset.asset_class == spec.name and asset.asset_id not in trained:
-                known = content.classes[index].heads
-                reasons = tuple(Why.QUARANTINED if head >= 0 else Why.NO_CLASS_HEAD for head in known)
-                statics = tuple(float(x) for x in statics_of(spec, asset))
-                content.assets.append(AssetContent(asset.asset_id, index, known, reasons, statics))
+    with ForestFile(job.pack_folder()) as file:
+        content = _Content(file)
+        class_heads = [
+            [load_head(job.class_path(spec.name, slot.index)) for slot in slots_of(spec)] for spec in job.spec.classes
+        ]
+        for index, (spec, heads) in enumerate(zip(job.spec.classes, class_heads, strict=True)):
+            _add_class(job, content, index, spec, heads, samples, thresholds, metrics or {})
+        for index, spec in enumerate(job.spec.classes):
+            trained = _add_trained(job, content, index, chunks)
+            for asset in history.assets():
+                if asset.asset_class == spec.name and asset.asset_id not in trained:
+                    known = content.classes[index].heads
+                    reasons = tuple(Why.QUARANTINED if head >= 0 else Why.NO_CLASS_HEAD for head in known)
+                    statics = tuple(float(x) for x in statics_of(spec, asset))
+                    content.assets.append(AssetContent(asset.asset_id, index, known, reasons, statics))
+        forest = file.forest()
     return PackContent(
         fleet=job.spec.name,
         seed=job.seed,
@@ -77,6 +86,7 @@ def assemble(
         heads=content.heads,
         assets=content.assets,
         lineage=lineage,
+        forest=forest,
     )
 
 
@@ -111,13 +121,13 @@ def _add_class(
         if head is None:
             numbers.append(-1)
             continue
-        numbers.append(len(content.heads))
+        numbers.append(content.forest.add(head.final.trees(), head.final.base))
         content.heads.append(
             HeadContent(
                 class_index=index,
                 slot=slot.index,
                 level=CLASS_LEVEL,
-                trees=head.final.trees(),
+                trees=no_trees(),
                 base=head.final.base,
                 scale=(head.a, head.b),
                 knots=head.knots if len(head.knots) else None,
@@ -198,7 +208,9 @@ def _add_trained(job: TrainJob, content: _Content, index: int, chunks: Sequence[
     """Every asset of a class that ASSET finished, with its kept heads, in the order of asset ids; returns their ids."""
     of_class = content.classes[index].heads
     own = [chunk for chunk in chunks if chunk.asset_class == job.spec.classes[index].name]
-    files = [load_arrays(job.chunk_path(chunk)) for chunk in own]
+    files = [load_arrays(job.chunk_path(chunk), _ASSET_ARRAYS) for chunk in own]
+    # Chunks are neighbours in the order of assets, so that two at a time hold all trees that are looked for again.
+    trees_of = lru_cache(2)(lambda number: load_arrays(job.chunk_path(own[number]), _TREE_ARRAYS))
     places = sorted(
         (str(asset_id), number, row)
         for number, (chunk, arrays) in enumerate(zip(own, files, strict=True))
@@ -210,12 +222,11 @@ def _add_trained(job: TrainJob, content: _Content, index: int, chunks: Sequence[
         heads = list(of_class)
         for head in np.flatnonzero(arrays["head_asset"] == row):
             slot = int(arrays["head_slot"][head])
-            heads[slot] = len(content.heads)
             a, b = (float(x) for x in arrays["head_scale"][head])
             parent = of_class[slot]
             knots = content.heads[parent].knots
-            trees = _trees_of(arrays, int(head))
-            content.heads.append(HeadContent(index, slot, ASSET_LEVEL, trees, 0.0, parent, (a, b), knots))
+            heads[slot] = content.forest.add(_trees_of(trees_of(number), int(head)), 0.0, parent)
+            content.heads.append(HeadContent(index, slot, ASSET_LEVEL, no_trees(), 0.0, parent, (a, b), knots))
         reasons = tuple(Why(int(reason)) for reason in arrays["reasons"][row])
         statics = tuple(float(x) for x in arrays["statics"][row])
         start = tuple(float(x) for x in arrays["start"][row])

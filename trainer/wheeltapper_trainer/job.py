@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,10 @@ class TrainJob:
 
     def class_path(self, asset_class: str, slot: int) -> Path:
         return Path(self.run_dir, "class", f"{asset_class}-{slot}.npz")
+
+    def pack_folder(self) -> Path:
+        """Where the pack is put together; nothing in it outlives the run."""
+        return Path(self.run_dir, "pack")
 
     def chunk_path(self, chunk: Chunk) -> Path:
         return Path(self.run_dir, "chunks", f"{chunk.digest}.npz")
@@ -217,10 +221,13 @@ def save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
             raise
 
 
-def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The arrays `save_arrays` wrote; object arrays (pickle) are refused by NumPy with ValueError."""
+def load_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+    """The arrays `save_arrays` wrote, or those of `names` that are there: the others are not read.
+
+    Object arrays (pickle) are refused by NumPy with ValueError.
+    """
     with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+        return {name: file[name] for name in file.files if names is None or name in names}
 
 
 def _fleet_from_json(document: dict[str, Any]) -> FleetSpec:

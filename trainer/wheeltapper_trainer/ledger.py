@@ -25,7 +25,14 @@ from wheeltapper.errors import UsageError
 
 Result = TypeVar("Result")
 
-_PARTS = ("done", "regimes", "samples", "class", "chunks")  # folders a run makes, and the only ones it ever removes
+_PARTS = (
+    "done",
+    "regimes",
+    "samples",
+    "class",
+    "chunks",
+    "pack",
+)  # folders a run makes, and the only ones it ever removes
 _MARK = "wheeltapper-run"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from wheeltapper.config import load_fleet
 from wheeltapper.errors import CommandError, NotFound, PackError
 from wheeltapper.features import feature_rows
 from wheeltapper.inspect import describe
-from wheeltapper.pack import Pack, open_pack, write_pack
+from wheeltapper.pack import Pack, open_pack, save_pack
 from wheeltapper.regimes import no_regimes
 from wheeltapper.registry import Registry, Release
 from wheeltapper.release_diff import difference
@@ -21,6 +22,7 @@ from wheeltapper.signing import Signer
 from wheeltapper_command.progress import Progress
 
 from wheeltapper_trainer.assemble import assemble
+from wheeltapper_trainer.boosting import require_device
 from wheeltapper_trainer.cluster import Cluster, Limits
 from wheeltapper_trainer.evaluation import evaluate, flat_metrics
 from wheeltapper_trainer.gates import gate_results
@@ -74,8 +76,13 @@ class Planned:
 
 
 def plan(order: Order) -> Planned:
-    """Read the fleet, hold the history against it, fix the split, cut the work. Raises what a user can mend."""
+    """Read the fleet, hold the history against it, fix the split, cut the work. Raises what a user can mend.
+
+    Refused where a class wants a device that this machine has not; on a cluster its workers say so.
+    """
     spec = load_fleet(order.fleet)
+    for device in {entry.model.device for entry in spec.classes} if not order.address else ():
+        require_device(device)
     history = History.open(order.history, skip_unreadable=True)
     check_history(history, spec)
     groups = groups_of(history.plan(), spec)
@@ -119,7 +126,8 @@ def train_on(cluster: Cluster, planned: Planned, order: Order, progress: Progres
     evaluation = evaluate(planned.job, chunks, thresholds)
     metrics = flat_metrics(evaluation)
     lineage = lineage_of(planned.job, contents, tuned and tuned[0])
-    pack = write_pack(assemble(planned.job, samples, chunks, thresholds, lineage, metrics))
+    packed = planned.job.pack_folder() / "fleet.pack"
+    save_pack(assemble(planned.job, samples, chunks, thresholds, lineage, metrics), packed)
     registry = Registry(order.registry, signer=Signer.from_file(order.key) if order.key else None)
     production = _production(registry, progress)
     gates = gate_results(planned.job.spec, metrics)
@@ -128,7 +136,9 @@ def train_on(cluster: Cluster, planned: Planned, order: Order, progress: Progres
         "totals": {k: v for k, v in evaluation["totals"].items() if k != "lead_hours"},
         **({} if tuned is None else {"tuning": tuned[1]}),
     }
-    release = registry.publish(pack, who=order.who, why=order.why, gates=gates, details=details)
+    release = registry.publish(packed, who=order.who, why=order.why, gates=gates, details=details)
+    shutil.rmtree(planned.job.pack_folder())
+    pack = open_pack(release.pack_path)
     ended = time.perf_counter()
     seconds = _seconds(stages, cluster, ended - packing)
     result = {
@@ -150,7 +160,7 @@ def train_on(cluster: Cluster, planned: Planned, order: Order, progress: Progres
         "report": str(order.report),
     }
     progress.say(f"report: {order.report}")
-    changes = None if production is None else difference(describe(production[1]), describe(Pack.from_bytes(pack)))
+    changes = None if production is None else difference(describe(production[1]), describe(pack))
     write_report(order.report, planned.job, evaluation, result, lineage, production and production[0], changes)
     return Trained(release, result, stages.quarantined)
 
@@ -200,8 +210,8 @@ def _production(registry: Registry, progress: Progress) -> tuple[int, Pack] | No
         return None
 
 
-def _sizes(pack: bytes, class_heads: Sequence[ClassDone], own_heads: Sequence[ChunkDone]) -> dict[str, Any]:
-    known = describe(Pack.from_bytes(pack))
+def _sizes(pack: Pack, class_heads: Sequence[ClassDone], own_heads: Sequence[ChunkDone]) -> dict[str, Any]:
+    known = describe(pack)
     fitted = sum(done.trees > 0 for done in class_heads)
     return {
         "assets": known["assets"],
