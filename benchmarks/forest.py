@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import xgboost as xgb
 from wheeltapper.forest import Forest, Trees, build_forest, frozen, margins, margins_into
+from wheeltapper.walker import Walker
 from wheeltapper_trainer import boosting
 
 from benchmarks.harness import Row, alternate, compared, cpu_seconds, main, require
@@ -81,9 +82,9 @@ def one_forest(short: bool) -> list[Row]:
     truth = booster.inplace_predict(x, predict_type="margin")
     mine = margins(forest, np.zeros(len(x), np.int32), x)
     require(mine.tobytes() == truth.astype(np.float32).tobytes(), "margins have XGBoost's bits")
-    out = np.empty(1, np.float32)
+    walker, out = Walker(forest, FEATURES), np.empty(1, np.float32)
     works: dict[str, Callable[[], object]] = {
-        "ours": lambda: margins_into(forest, head, one, out),
+        "ours": lambda: walker.margins_into(head, one, out),
         "Booster.inplace_predict": lambda: booster.inplace_predict(one, predict_type="margin"),
     }
     for name, make in (("ONNX Runtime", onnx_peer), ("treelite GTIL", treelite_peer), ("tl2cgen", tl2cgen_peer)):

@@ -53,8 +53,8 @@ def columns(n: int, outputs: int, features: int) -> Columns:
 
 
 def first(columns: Columns, count: int) -> Columns:
-    """Its first `count` rows."""
-    return Columns._make(column[:count] for column in columns)
+    """A copy of its first `count` rows."""
+    return Columns._make(column[:count].copy() for column in columns)
 
 
 def joined(parts: list[Columns], want_features: bool) -> Answers | None:

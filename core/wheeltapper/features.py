@@ -52,6 +52,8 @@ from wheeltapper.windows import (
 _EMPTY = int(EMPTY)
 _NO_REGIME = int(NO_REGIME)
 _SCRATCH_ROWS = 2 * MOMENTS
+# Through int(…), which is a number like any other: for a literal Numba compiles every callee once more.
+_START = 0
 
 KERNELS = source_digest(
     [
@@ -262,7 +264,7 @@ def feature_row(
                 here = add_groups(plan, state, a, begin % slots // GROUP, count, begin - slot, walked)
             else:
                 count = 1
-                here = add_run(plan, state, a, begin, 0, last - begin + 1, begin - slot, walked, walked)
+                here = add_run(plan, state, a, begin, int(_START), last - begin + 1, begin - slot, walked, walked)
             fulls += here[0]
             positions += here[1]
             position_squares += here[2]
@@ -271,7 +273,7 @@ def feature_row(
         # The window's oldest group, cut at its first slot; the walk itself stays at the group's edge.
         here = add_run(plan, state, a, first, first - begin, last - first + 1, begin - slot, walked, whole)
         here = (fulls + here[0], positions + here[1], position_squares + here[2])
-        c = 0
+        c = int(_START)
         while c + 8 <= plan.width:
             _write_moments(plan.asked, here[0], here[1], here[2], whole, n, out, at, c, zeros_8())
             c += 8
@@ -280,7 +282,7 @@ def feature_row(
         for s in range(6):
             at += n if plan.asked[s] else 0
         if plan.asked[6]:
-            c = 0
+            c = int(_START)
             while c + 8 <= plan.width:
                 _ewma(values, regime, mean, inverse_std, normalised, end, window, n, out, at, c, zeros_8())
                 c += 8

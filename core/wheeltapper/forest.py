@@ -14,11 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wheeltapper.kernel import inline_kernel, kernel
+from wheeltapper.memory import LINE, prefetch
 
 NODE = np.dtype([("value", "<f4"), ("feature", "<u2"), ("left", "<u2")])
 NODES_MAX = 65_535  # of one tree: `left` has 16 bits, and the right child is left + 1
 FEATURES_MAX = 32_767  # `feature` points into 2 F + 1 values
 DEPTH_MAX = 255
+_SIDE_BY_SIDE = 8  # trees that are walked together, and how many trees ahead memory is asked for
+_FETCH_BYTES_MAX = 16_384  # asked for at once; more would push out of the nearest cache what is about to be read
 
 Array = TypeVar("Array", bound=NDArray[Any])
 
@@ -190,12 +193,27 @@ def _check_width(forest: Forest, heads: NDArray[np.int32], features: int) -> Non
 def margins_into(forest: Forest, heads: NDArray[np.int32], rows: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """The batch driver of `margin`; unchecked. heads: int32[n], rows: float32[n, F], out: float32[n]."""
     wide = np.empty(2 * rows.shape[1] + 1, np.float32)
+    margins_with(forest, heads, rows, wide, out)
+
+
+@kernel
+def margins_with(
+    forest: Forest,
+    heads: NDArray[np.int32],
+    rows: NDArray[np.float32],
+    wide: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    """`margins_into` with working memory float32[2 F + 1] of the caller's."""
     for i in range(rows.shape[0]):
+        # While this head is walked, the first trees of the next one come.
+        if i + 1 < rows.shape[0] and heads[i + 1] >= 0 and heads[i + 1] != heads[i]:
+            fetch(forest, heads[i + 1])
         if heads[i] < 0:
             out[i] = np.float32(np.nan)
         else:
             spread(rows[i], wide)
-            out[i] = margin(forest, heads[i], wide)
+            out[i] = margin(forest, heads[i], wide, i > 0 and heads[i] != heads[i - 1])
 
 
 @kernel
@@ -215,10 +233,29 @@ def spread(row: NDArray[np.float32], out: NDArray[np.float32]) -> None:
 
 
 @kernel
-def margin(forest: Forest, head: int, wide: NDArray[np.float32]) -> np.float32:
+def fetch(forest: Forest, head: int) -> None:
+    """Ask memory for the first trees that are a head's own; those of its parents are shared, and so near already."""
+    first = forest.head_trees[head, 0]
+    _fetch_trees(forest, np.uint64(first), np.uint64(min(first + _SIDE_BY_SIDE, forest.head_trees[head, 1])))
+
+
+@inline_kernel
+def _fetch_trees(forest: Forest, first: np.uint64, end: np.uint64) -> None:
+    """Ask for the nodes of trees first..end, without waiting. Trees stand in the order in which they are walked."""
+    byte = forest.tree_begin[first] * 8
+    stop = min(forest.tree_begin[end] * 8, byte + _FETCH_BYTES_MAX)
+    while byte < stop:
+        prefetch(forest.nodes, byte)
+        byte += LINE
+
+
+@kernel
+def margin(forest: Forest, head: int, wide: NDArray[np.float32], far: bool) -> np.float32:
     """Margin of `head` for a row spread to float32[2 F + 1]: base, then tree after tree, parents first.
 
     XGBoost's own order of float32 additions: each tree's leaf is added to the running sum that started at the base.
+    far: the head's own trees were not walked just now, so memory is asked for them ahead of the walk. It changes no
+    bit, takes a forest that comes from memory from 10 µs to 4, and costs a tenth where it is in cache.
     """
     links = 0
     above = head
@@ -230,22 +267,33 @@ def margin(forest: Forest, head: int, wide: NDArray[np.float32]) -> np.float32:
         current = head
         for _ in range(link):
             current = forest.head_parent[current]
-        total = _add_trees(forest, forest.head_trees[current, 0], forest.head_trees[current, 1], wide, total)
+        first, end = np.uint64(forest.head_trees[current, 0]), np.uint64(forest.head_trees[current, 1])
+        total = _add_trees(forest, first, end, wide, total, far and link == 0)
     return total
 
 
 @kernel
-def _add_trees(forest: Forest, first: int, end: int, wide: NDArray[np.float32], total: np.float32) -> np.float32:
-    """Add the leaves of trees first..end to `total`; eight walk side by side, since each waits for memory."""
+def _add_trees(
+    forest: Forest, first: np.uint64, end: np.uint64, wide: NDArray[np.float32], total: np.float32, far: bool
+) -> np.float32:
+    """Add the leaves of trees first..end to `total`; eight walk side by side, since each waits for memory.
+
+    Places are unsigned: for signed ones every step would ask whether it counts from the array's end.
+    """
     nodes = forest.nodes
     begin = forest.tree_begin
     depth = forest.tree_depth
+    one, group = np.uint64(1), np.uint64(_SIDE_BY_SIDE)
     tree = first
-    while tree + 8 <= end:
-        root_a, root_b, root_c, root_d = begin[tree], begin[tree + 1], begin[tree + 2], begin[tree + 3]
-        root_e, root_f, root_g, root_h = begin[tree + 4], begin[tree + 5], begin[tree + 6], begin[tree + 7]
-        steps = max(depth[tree], depth[tree + 1], depth[tree + 2], depth[tree + 3])
-        steps = max(steps, depth[tree + 4], depth[tree + 5], depth[tree + 6], depth[tree + 7])
+    while tree + group <= end:
+        if far:
+            _fetch_trees(forest, min(tree + group, end), min(tree + group + group, end))
+        t1, t2, t3, t4 = tree + one, tree + np.uint64(2), tree + np.uint64(3), tree + np.uint64(4)
+        t5, t6, t7 = tree + np.uint64(5), tree + np.uint64(6), tree + np.uint64(7)
+        root_a, root_b, root_c, root_d = _root(begin, tree), _root(begin, t1), _root(begin, t2), _root(begin, t3)
+        root_e, root_f, root_g, root_h = _root(begin, t4), _root(begin, t5), _root(begin, t6), _root(begin, t7)
+        steps = max(depth[tree], depth[t1], depth[t2], depth[t3])
+        steps = max(steps, depth[t4], depth[t5], depth[t6], depth[t7])
         a, b, c, d, e, f, g, h = root_a, root_b, root_c, root_d, root_e, root_f, root_g, root_h
         for _ in range(steps):
             a = root_a + _next(nodes[a], wide)
@@ -264,21 +312,26 @@ def _add_trees(forest: Forest, first: int, end: int, wide: NDArray[np.float32], 
         total += nodes[f].value
         total += nodes[g].value
         total += nodes[h].value
-        tree += 8
+        tree += group
     while tree < end:
-        root = begin[tree]
+        root = _root(begin, tree)
         at = root
         for _ in range(depth[tree]):
             at = root + _next(nodes[at], wide)
         total += nodes[at].value
-        tree += 1
+        tree += one
     return total
 
 
 @inline_kernel
-def _next(node: Any, wide: NDArray[np.float32]) -> np.int64:
+def _root(begin: NDArray[np.int64], tree: np.uint64) -> np.uint64:
+    return np.uint64(begin[tree])
+
+
+@inline_kernel
+def _next(node: Any, wide: NDArray[np.float32]) -> np.uint64:
     """The child a row goes to, counted from the tree's root. Less goes left; equal goes right, as in XGBoost."""
-    return np.int64(node.left) + np.int64(not wide[node.feature] < node.value)
+    return np.uint64(node.left) + np.uint64(not wide[np.uint64(node.feature)] < node.value)
 
 
 @kernel

@@ -6,18 +6,19 @@ The gRPC scorer and offline scoring are both thin shells around `LiveFleet`, whi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from wheeltapper import scoring
 from wheeltapper.alarms import RAISED
 from wheeltapper.answers import Answers, EventAnswers, answers, columns, first, joined
+from wheeltapper.bound import Bound, bind, room_for, score_rows, take_rows, work_for
+from wheeltapper.carrying import carry_windows
 from wheeltapper.errors import Refused
-from wheeltapper.features import scratch_for
 from wheeltapper.pack import Pack, PackClass
-from wheeltapper.reasons import Reasons, ReasonWork, explain, work_for
+from wheeltapper.reasons import Reasons, ReasonWork, explain
+from wheeltapper.reasons import work_for as reason_work_for
 from wheeltapper.scoring import Assets, Columns, Heads, Work
 from wheeltapper.seating import Seats, seats
 from wheeltapper.served import heads_of
@@ -25,21 +26,56 @@ from wheeltapper.spec import ClassSpec, features_of
 from wheeltapper.windows import EMPTY, Plan, RowStatus, Windows, allocate, compile_plan, grow
 
 _FIRST_CAPACITY = 16
-_SPARE_REVISIONS = 1024
+_FIRST_ROWS_MAX = 256  # of a block; the working memory grows with the largest block that came
 
 
-@dataclass(slots=True)
 class _LiveClass:
     """One asset class: what the kernels need, and which asset has which row."""
 
-    known: PackClass
-    plan: Plan
-    heads: Heads
-    windows: Windows
-    assets: Assets
-    work: Work
-    rows: dict[str, int] = field(default_factory=dict)
-    why: ReasonWork | None = None  # made when somebody first asks why
+    __slots__ = ("bound", "known", "rows", "table", "why")
+
+    def __init__(self, known: PackClass, bound: Bound) -> None:
+        self.known = known
+        self.rows: dict[str, int] = {}
+        self.why: ReasonWork | None = None  # made when somebody first asks why
+        self._bind(bound)
+
+    @property
+    def plan(self) -> Plan:
+        return self.bound.plan
+
+    @property
+    def windows(self) -> Windows:
+        return self.bound.windows
+
+    @property
+    def heads(self) -> Heads:
+        return self.bound.heads
+
+    @property
+    def assets(self) -> Assets:
+        return self.bound.assets
+
+    @property
+    def work(self) -> Work:
+        return self.bound.work
+
+    def replace(self, windows: Windows, assets: Assets) -> None:
+        self._bind(self.bound._replace(windows=windows, assets=assets))
+
+    def make_room(self, rows: int) -> None:
+        """Working memory for a block of so many rows."""
+        if rows > len(self.bound.room.order):
+            self._bind(self.bound._replace(room=room_for(self.plan, len(self.known.outputs), rows)))
+
+    def revised(self, count: int, want_features: bool) -> Columns:
+        """A copy of the revisions that a kernel has just written."""
+        found = self.bound.room.revised
+        return first(found if want_features else found._replace(features=found.features[:0]), count)
+
+    def _bind(self, bound: Bound) -> None:
+        self.bound = bound
+        self.table = bind(bound)  # the arrays at its addresses live as long as `bound`
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,18 +185,14 @@ class LiveFleet:
         """
         live = self._class(asset_class)
         n = len(rows)
-        shape = len(live.known.outputs), live.plan.features if want_features else 0
-        out = columns(n, *shape)
-        order = _by_asset_and_time(rows, times)
+        live.make_room(n)
+        out = columns(n, len(live.known.outputs), live.plan.features if want_features else 0)
         revisions: list[Columns] = []
         start = 0
         while start < n:
-            revised = columns(n + live.plan.lateness + _SPARE_REVISIONS, *shape)
-            start, count = scoring.score_block(
-                live.plan, live.windows, live.heads, live.assets, live.work,
-                order, start, rows, times, values, now_us, historical, repeated, out, revised,
-            )  # fmt: skip
-            revisions.append(first(revised, count))
+            start, count = score_rows(live.table, start, rows, times, values, now_us, historical, repeated, *out)
+            if count:
+                revisions.append(live.revised(count, want_features))
         return answers(out, revisions, want_features)
 
     def take_events(
@@ -177,17 +209,13 @@ class LiveFleet:
         live = self._class(asset_class)
         bits = np.maximum(codes, 0).astype(np.uint64)
         status = np.empty(len(rows), np.uint8)
-        shape = len(live.known.outputs), live.plan.features if want_features else 0
-        order = _by_asset_and_time(rows, times)
+        live.make_room(len(rows))
         revisions: list[Columns] = []
         start = 0
         while start < len(rows):
-            revised = columns(live.plan.lateness + _SPARE_REVISIONS, *shape)
-            start, count = scoring.take_events(
-                live.plan, live.windows, live.heads, live.assets, live.work,
-                order, start, rows, times, bits, now_us, repeated, status, revised,
-            )  # fmt: skip
-            revisions.append(first(revised, count))
+            start, count = take_rows(live.table, start, rows, times, bits, now_us, repeated, status)
+            if count:
+                revisions.append(live.revised(count, want_features))
         return EventAnswers(status, joined(revisions, want_features))
 
     def reasons(
@@ -203,7 +231,7 @@ class LiveFleet:
             raise ValueError("expected answers with features, found none; score with want_features=True")
         asked = scored.alarms == RAISED if which is None else which
         wanted = asked & ~np.isnan(scored.values)
-        live.why = live.why or work_for(live.heads, live.plan.features)
+        live.why = live.why or reason_work_for(live.heads, live.plan.features)
         return explain(live.heads, live.why, live.assets.heads[scored.rows], scored.features, wanted, top)
 
     def prepare(self, pack: Pack, release: int) -> Prepared:
@@ -265,13 +293,12 @@ class LiveFleet:
         if count <= capacity:
             return
         larger = max(count, min(2 * capacity, self._capacity_max))
-        live.windows = grow(live.windows, live.plan, larger)
         assets = _empty_assets(live.known, larger)
         before: list[npt.NDArray[np.generic]] = list(live.assets)
         after: list[npt.NDArray[np.generic]] = list(assets)
         for old, new in zip(before, after, strict=True):
             new[:capacity] = old
-        live.assets = assets
+        live.replace(grow(live.windows, live.plan, larger), assets)
 
 
 def _newest_times(live: _LiveClass, rows: slice) -> npt.NDArray[np.int64]:
@@ -291,16 +318,9 @@ def _sit(live: _LiveClass, found: Seats, first: int) -> None:
 
 def _empty_class(pack: Pack, known: PackClass) -> _LiveClass:
     plan = compile_plan(known.spec, known.regimes)
-    width = plan.features
-    work = Work(
-        scratch_for(plan),
-        np.empty(plan.minimum.size, np.float32),
-        np.empty(width, np.float32),
-        np.empty(2 * width + 1, np.float32),
-        np.empty(max(known.slots, 1), np.float32),
-    )
-    assets = _empty_assets(known, _FIRST_CAPACITY)
-    return _LiveClass(known, plan, heads_of(pack, known), allocate(plan, _FIRST_CAPACITY), assets, work)
+    work, room = work_for(plan, known.slots), room_for(plan, len(known.outputs), _FIRST_ROWS_MAX)
+    windows, assets = allocate(plan, _FIRST_CAPACITY), _empty_assets(known, _FIRST_CAPACITY)
+    return _LiveClass(known, Bound(plan, windows, heads_of(pack, known), assets, work, room))
 
 
 def _empty_assets(known: PackClass, capacity: int) -> Assets:
@@ -317,24 +337,25 @@ def _carry(old: _LiveClass, new: _LiveClass) -> None:
     """Take over assets, windows, events, attributes and open alarms from the class as it was."""
     new.rows = old.rows
     capacity = len(old.windows.newest)
-    if _same_ring(old, new):
-        new.windows = old.windows
-    else:
-        new.windows = allocate(new.plan, capacity)
+    windows = old.windows
+    if not _same_ring(old, new):
+        windows = allocate(new.plan, capacity)
         new_names, old_names = ring_names(new), ring_names(old)
         column = np.array([old_names.index(s) if s in old_names else -1 for s in new_names], np.int64)
         old_events, events = event_names(old.known.spec), event_names(new.known.spec)
         event = np.array([old_events.index(e) if e in old_events else -1 for e in events], np.int64)
-        scoring.carry_windows(old.plan, old.windows, new.plan, new.windows, len(old.rows), column, event, new.work.row)
+        row = new.work.row
+        carry_windows(old.plan, old.windows, new.plan, windows, len(old.rows), column, event, row)
         for x, attribute in enumerate(new.known.spec.statics):
             if attribute in old.known.spec.statics:
-                new.windows.statics[:, x] = old.windows.statics[:, old.known.spec.statics.index(attribute)]
-    new.assets = _empty_assets(new.known, capacity)
+                windows.statics[:, x] = old.windows.statics[:, old.known.spec.statics.index(attribute)]
+    assets = _empty_assets(new.known, capacity)
     before = [o.name for o in old.known.outputs]
     for o, output in enumerate(new.known.outputs):
         if output.name in before:
-            new.assets.alarm[:, o] = old.assets.alarm[:, before.index(output.name)]
-            new.assets.run[:, o] = old.assets.run[:, before.index(output.name)]
+            assets.alarm[:, o] = old.assets.alarm[:, before.index(output.name)]
+            assets.run[:, o] = old.assets.run[:, before.index(output.name)]
+    new.replace(windows, assets)
 
 
 # What a ring's bytes depend on; windows and statistics are only read from it.
@@ -360,10 +381,6 @@ def event_names(spec: ClassSpec) -> list[tuple[str, str]]:
 def _event_bits(spec: ClassSpec, name: str) -> int:
     kind, _, code = name.partition(":")
     return sum(1 << e for e, event in enumerate(spec.events) if event.kind == kind and event.code in ("*", code))
-
-
-def _by_asset_and_time(rows: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    return np.lexsort((times, rows)) if len(rows) > 1 else np.zeros(len(rows), np.int64)
 
 
 __all__ = ["Answers", "EventAnswers", "LiveFleet", "RowStatus"]

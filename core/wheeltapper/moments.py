@@ -16,6 +16,8 @@ from wheeltapper.windows import FULL_GROUP, GROUP, NO_REGIME, Plan, Windows
 
 _FULL_GROUP = int(FULL_GROUP)
 _NO_REGIME = int(NO_REGIME)
+# Through int(…), which is a number like any other: for a literal Numba compiles every callee once more.
+_START = 0
 # Rows of a block of moments, float64 [8, width]: what is known of every sensor over some run of slots.
 TOTAL, SQUARES, CROSS, LOW, HIGH, PRESENT, POSITIONS, POSITION_SQUARES = range(8)
 MOMENTS = 8
@@ -239,7 +241,7 @@ def add_run(
     values, regime, full = state.values[a], state.regime[a], state.full[a]
     mean, inverse_std = plan.mean, plan.inverse_std
     normalised = plan.centroids.shape[0] > 0
-    ring, c = slot % plan.slots, 0
+    ring, c = slot % plan.slots, int(_START)
     if not _all_full(full, ring, count):
         while c + 8 <= plan.width:
             _add_run_with_gaps(
@@ -280,7 +282,7 @@ def add_groups(
 ) -> tuple[int, int, int]:
     """Add `count` kept groups to `m`, newest first; `group` is the newest. Returns as `add_run` does."""
     sums, bounds, presence, fullness = state.sums[a], state.bounds[a], state.presence[a], state.fullness[a]
-    c = 0
+    c = int(_START)
     while c + 8 <= plan.width:
         _merge_groups(sums, bounds, group, count, np.float64(shift), m, c, zeros_8())
         c += 8

@@ -18,6 +18,7 @@ from wheeltapper.outputs import anomaly_residual
 from wheeltapper.scoring import ANOMALY, Heads
 from wheeltapper.shapley import Rule, Walk, contribute, rule_for, walk_for
 
+_NEAR = 0  # the trees have just been scored; through bool(…), which compiles no variant of its own as False would
 TOP_MAX = 64  # reasons of one output of one row; nobody reads more
 
 
@@ -119,7 +120,7 @@ def _residual_shares(
         if head < 0:
             continue
         actual = heads.actual[slot]
-        predicted = np.float64(margin(heads.forest, head, work.wide))
+        predicted = np.float64(margin(heads.forest, head, work.wide, bool(_NEAR)))
         scale, shift = heads.scale[head, 0], heads.scale[head, 1]
         residual = np.float64(anomaly_residual(np.float64(features[actual]), predicted, scale, shift))
         if np.isfinite(residual):

@@ -14,14 +14,16 @@ import numpy.typing as npt
 
 from wheeltapper.alarms import alarm_step
 from wheeltapper.features import feature_row
-from wheeltapper.forest import Forest, margin, spread
+from wheeltapper.forest import Forest, fetch, margin, spread
 from wheeltapper.kernel import heapless_kernel, merged_kernel
 from wheeltapper.moments import HIGH, LOW, MOMENTS, PRESENT
 from wheeltapper.outputs import anomaly_residual, anomaly_value, failure_value, rul_value
 from wheeltapper.readings import clean_row
+from wheeltapper.spec import LEVELS
 from wheeltapper.windows import EMPTY, Plan, RowStatus, Windows, place, take_event
 
 RUL, FAILURE, ANOMALY = range(3)  # positions in spec.TARGET_KINDS
+_OWN = LEVELS.index("asset")  # the level whose trees no other asset shares
 GAPS, LATE, STUCK = 8, 16, 32  # health bits; clean_row gives 1, 2 and 4
 
 _EMPTY = int(EMPTY)
@@ -97,10 +99,34 @@ def _no_answer(out: Columns, i: int, status: int) -> None:
 
 
 @merged_kernel
+def _fetch_own(heads: Heads, assets: Assets, a: int, slot: int) -> None:
+    """Ask memory for the trees of one slot's head that only this asset has."""
+    if slot < assets.heads.shape[1]:
+        head = assets.heads[a, slot]
+        if head >= 0 and heads.level[head] == _OWN:
+            fetch(heads.forest, head)
+
+
+@merged_kernel
 def _answer(
-    plan: Plan, windows: Windows, heads: Heads, assets: Assets, work: Work, a: int, slot: int, out: Columns, i: int
+    plan: Plan,
+    windows: Windows,
+    heads: Heads,
+    assets: Assets,
+    work: Work,
+    a: int,
+    slot: int,
+    out: Columns,
+    i: int,
+    first_time: bool,
 ) -> None:
-    """Score asset `a` as of `slot` into answer row i; the status becomes NO_MODEL where no output has a head."""
+    """Score asset `a` as of `slot` into answer row i; the status becomes NO_MODEL where no output has a head.
+
+    first_time: in this block. Its own trees come from memory then; they are asked for while features are computed, and
+    those of each further slot while the one before it is walked.
+    """
+    if first_time:
+        _fetch_own(heads, assets, a, int(_NONE))
     held = feature_row(plan, windows, a, slot, assets.start[a], work.scratch, work.features)
     if out.features.shape[0] > 0:
         for f in range(plan.features):
@@ -129,11 +155,13 @@ def _answer(
         out.levels[i, o] = heads.level[head]
         if heads.kind[o] == ANOMALY:
             for s in range(first, end):
+                if first_time:
+                    _fetch_own(heads, assets, a, s + 1)
                 head = assets.heads[a, s]
                 work.residuals[s - first] = (
                     anomaly_residual(
                         np.float64(work.features[heads.actual[s]]),
-                        np.float64(margin(heads.forest, head, work.wide)),
+                        np.float64(margin(heads.forest, head, work.wide, first_time and heads.level[head] == _OWN)),
                         heads.scale[head, 0],
                         heads.scale[head, 1],
                     )
@@ -142,7 +170,9 @@ def _answer(
                 )
             out.values[i, o] = anomaly_value(work.residuals[: end - first])
         else:
-            found = np.float64(margin(heads.forest, head, work.wide))
+            if first_time:
+                _fetch_own(heads, assets, a, first + 1)
+            found = np.float64(margin(heads.forest, head, work.wide, first_time and heads.level[head] == _OWN))
             scale, shift = heads.scale[head, 0], heads.scale[head, 1]
             if heads.kind[o] == RUL:
                 out.values[i, o] = rul_value(found, scale, shift, heads.cap[o])
@@ -195,6 +225,7 @@ def _revise(
     at: int,
 ) -> int:
     """Score the readings of `a` from slot `first` to the newest again, but for those that came in order[begin:end]."""
+    again = bool(_NONE)  # not the first time
     for slot in range(first, windows.newest[a] + 1):
         time = windows.times[a, slot % plan.slots]
         while begin < end and times[order[begin]] < time:
@@ -205,13 +236,13 @@ def _revise(
         revised.times[at] = time
         revised.status[at] = _OK
         revised.health[at] = LATE
-        _answer(plan, windows, heads, assets, work, a, slot, revised, at)
+        _answer(plan, windows, heads, assets, work, a, slot, revised, at, again)
         _show_alarms(heads, assets, a, revised, at)
         at += 1
     return at
 
 
-@heapless_kernel
+@merged_kernel
 def score_block(
     plan: Plan,
     windows: Windows,
@@ -245,6 +276,7 @@ def score_block(
         if revised.rows.size - at < plan.lateness + end - begin:
             return begin, at
         late_from = int(_NEVER)
+        fresh = end > begin
         for position in range(begin, end):
             i = order[position]
             time = times[i]
@@ -288,7 +320,8 @@ def score_block(
                 out.health[i] |= LATE
                 if status == _OK or repeated:
                     late_from = min(late_from, slot + 1)
-            _answer(plan, windows, heads, assets, work, a, slot, out, i)
+            _answer(plan, windows, heads, assets, work, a, slot, out, i, fresh)
+            fresh = False
             if newest and status == _OK and not historical:
                 _step_alarms(heads, assets, a, out, i)
             else:
@@ -299,7 +332,7 @@ def score_block(
     return n, at
 
 
-@heapless_kernel
+@merged_kernel
 def take_events(
     plan: Plan,
     windows: Windows,
@@ -356,35 +389,3 @@ def take_events(
             at = _revise(plan, windows, heads, assets, work, a, first, times, order, none, none, revised, at)
         begin = end
     return n, at
-
-
-@heapless_kernel
-def carry_windows(
-    old_plan: Plan,
-    old: Windows,
-    plan: Plan,
-    new: Windows,
-    count: int,
-    column: npt.NDArray[np.int64],
-    event: npt.NDArray[np.int64],
-    row: npt.NDArray[np.float32],
-) -> None:
-    """Fill the windows of `count` assets of a changed class from those of the old one, reading by reading.
-
-    column int64 [new ring columns]: the old ring's column of the same sensor, −1 = new; event likewise.
-    """
-    for a in range(count):
-        for e in range(event.size):
-            if event[e] >= 0:
-                for k in range(old.events.shape[2]):
-                    new.events[a, e, k] = old.events[a, event[e], k]
-        if old.newest[a] == _EMPTY:
-            continue
-        for k in range(old_plan.slots):
-            ring = (old.newest[a] + 1 + k) % old_plan.slots
-            time = old.times[a, ring]
-            if time == _EMPTY:
-                continue
-            for c in range(column.size):
-                row[c] = old.values[a, ring, column[c]] if column[c] >= 0 else np.nan
-            place(plan, new, a, time, row)

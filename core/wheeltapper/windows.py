@@ -25,6 +25,8 @@ EMPTY = np.iinfo(np.int64).min  # an event time that no reading has
 NO_REGIME = 255  # of a slot without a reading
 FULL_GROUP = 0xFFFF  # all 16 slots have all sensors
 _EMPTY = int(EMPTY)
+# Through int(…), which is a number like any other: for a literal Numba compiles every callee once more.
+_START = 0
 
 
 class RowStatus(IntEnum):
@@ -249,7 +251,7 @@ def add_slot(plan: Plan, windows: Windows, a: int, slot: int) -> None:
     row, mean, inverse_std = windows.values[a, ring], plan.mean[regime], plan.inverse_std[regime]
     sums, bounds = windows.sums[a, group], windows.bounds[a, group]
     normalised = plan.centroids.shape[0] > 0
-    c = 0
+    c = int(_START)
     while c + 8 <= row.size:
         _add_to_group(row, mean, inverse_std, normalised, position, sums, bounds, c, zeros_8())
         c += 8
