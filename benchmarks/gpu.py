@@ -192,10 +192,8 @@ def measure(short: bool) -> list[Row]:
                 rows.append(compared(case, "readings/s", found, name, [floor], more_is_better=True))
             if np.median(found) > np.median(one):
                 winning.append(block)
-        found_block = "the smallest block" if winning else "no block"
-        rows.append(
-            Row(f"{heads:,} heads: {found_block} in which the GPU beats one core", min(winning, default=0), "rows")
-        )
+        which = "the smallest block" if winning else "no block"
+        rows.append(Row(f"{heads:,} heads: {which} in which the GPU beats one core", min(winning, default=0), "rows"))
     return rows
 
 
