@@ -167,7 +167,9 @@ class History:
 
     def lost(self) -> Mapping[str, str]:
         """Asset → why it cannot be read: it is in no file that can be, and some cannot. Its file cannot say more."""
-        missing = [part.asset_id for part in self.plan() if not part.rows] if self._unreadable else []
+        missing = [part.asset_id for part in self.plan() if not part.rows]
+        if not self._unreadable:  # their files hold no row of them, which is no fault
+            return {}
         reason = "; ".join(str(error) for error in list(self._unreadable.values())[:_FILES_NAMED])
         more = len(self._unreadable) - _FILES_NAMED
         return dict.fromkeys(missing, f"in no readable file: {reason}" + (f"; and {more} more" if more > 0 else ""))
