@@ -8,6 +8,7 @@ stages/<stage>       pointers derived from the chain, for people and other tools
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -140,6 +141,16 @@ class Registry:
         for fault in pack_faults(release.pack_path, release.entry):
             raise Refused(fault, DAMAGED)
 
+    def orphans(self, grace_s: float = 0.0) -> list[Path]:
+        """What killed writers left more than `grace_s` ago: temporary files, and packs of no release. Younger ones may
+        belong to a writer that is at work where the lock does not reach."""
+        self._refresh()
+        published = {entry.pack for entry in self._entries}
+        packs = [path for path in sorted((self.path / "packs").iterdir()) if path.name not in published]
+        found = (*sorted((self.path / "tmp").iterdir()), *packs)
+        until = time.time() - grace_s  # by the clock that dates files
+        return [path for path in found if not grace_s or path.stat().st_mtime <= until]
+
     def verify(self) -> Verification:
         """Walk everything anew: links, signatures, packs, pointers. Damage is told, not raised."""
         self._require()
@@ -228,15 +239,13 @@ class Registry:
         with self._writing(anew=True):
             pass
 
-    def gc(self) -> list[str]:
-        """Remove what a killed writer left: temporary files, and packs of no release. Returns their names."""
+    def gc(self, grace_s: float = 0.0) -> list[str]:
+        """Remove `orphans`. Returns their names."""
         with self._writing():
-            published = {entry.pack for entry in self._entries}
-            packs = [path for path in sorted((self.path / "packs").iterdir()) if path.name not in published]
-            orphans = [*sorted((self.path / "tmp").iterdir()), *packs]
-            for path in orphans:
+            found = self.orphans(grace_s)
+            for path in found:
                 path.unlink()
-            return [path.name for path in orphans]
+            return [path.name for path in found]
 
     # How
 

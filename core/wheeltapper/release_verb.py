@@ -64,6 +64,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     verify.add_argument("--repair", action="store_true", help="first write the stage pointers again from the chain")
 
+    prune = word("prune", "remove what killed writers left: half-written files, and packs of no release", _prune)
+    prune.add_argument("--grace-hours", type=_hours, default=24.0, help="leave what is younger alone (default: 24)")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would go")
+
     keygen = word("keygen", "a new key pair for signing releases", _keygen)
     keygen.add_argument("folder", type=Path, metavar="DIR", help="where to write the two files")
 
@@ -201,6 +205,23 @@ def _verify(options: argparse.Namespace) -> Outcome:
         return Outcome(result, f"the registry holds: {counts}")
     text = "\n".join([f"the registry does not hold: {counts}", *(f"  {line}" for line in found.findings)])
     return Outcome(result, text, Exit.REFUSED)
+
+
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not 0 <= hours < float("inf"):
+        raise ValueError(text)
+    return hours
+
+
+def _prune(options: argparse.Namespace) -> Outcome:
+    registry, grace_s = _registry(options), options.grace_hours * 3600.0
+    found = {path.name: path.stat().st_size for path in registry.orphans(grace_s)}
+    gone = list(found) if options.dry_run else registry.gc(grace_s)
+    freed_bytes = sum(found.get(name, 0) for name in gone)
+    result = {"orphans": gone, "bytes": freed_bytes, "removed": not options.dry_run}
+    said = "would go" if options.dry_run else "removed"
+    return Outcome(result, "\n".join([*gone, f"{len(gone)} orphans, {freed_bytes:,} bytes {said}"]))
 
 
 def _keygen(options: argparse.Namespace) -> Outcome:

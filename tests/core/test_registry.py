@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -363,6 +365,12 @@ def test_a_registry_put_back_in_time_is_refused(tmp_path: Path) -> None:
 def test_orphans_are_collected(tmp_path: Path) -> None:
     registry = registry_of(tmp_path)
     (registry.path / "tmp" / "3.json.0123.tmp").write_bytes(b"half")
+    (registry.path / "packs" / ("0" * 64)).write_bytes(b"no release")
+    assert registry.orphans(grace_s=3600.0) == []  # a writer may be at work
+    hour_ago = time.time() - 3700
+    os.utime(registry.path / "packs" / ("0" * 64), (hour_ago, hour_ago))
+    assert [path.name for path in registry.orphans(grace_s=3600.0)] == ["0" * 64]
+    assert registry.gc(grace_s=3600.0) == ["0" * 64]
     (registry.path / "packs" / ("0" * 64)).write_bytes(b"no release")
     assert sorted(registry.gc()) == ["0" * 64, "3.json.0123.tmp"]
     assert registry.gc() == []

@@ -153,6 +153,18 @@ def test_a_difference_says_what_changed_and_only_that() -> None:
     assert "classes added: fan" in difference_text(renamed, "a", "b")
 
 
+def test_prune_says_what_would_go_and_takes_only_what_is_old(typed: Any, registry: Path) -> None:
+    at = ("--registry", registry)
+    (registry / "packs" / ("0" * 64)).write_bytes(b"no release")
+    assert typed("prune", "-o", "json", *at).json == {"orphans": [], "bytes": 0, "removed": True}
+    would = typed("prune", "--grace-hours", 0, "--dry-run", "-o", "json", *at).json
+    assert would == {"orphans": ["0" * 64], "bytes": 10, "removed": False}
+    assert typed("prune", "--grace-hours", 0, *at).out == f"{'0' * 64}\n1 orphans, 10 bytes removed\n"
+    assert typed("verify", *at).code == 0
+    with pytest.raises(SystemExit, match="2"):
+        typed("prune", "--grace-hours", -1, *at)
+
+
 def test_verify_finds_damage_and_repairs_pointers(typed: Any, registry: Path) -> None:
     at = ("--registry", registry)
     assert typed("verify", *at).out == "the registry holds: 2 entries (0 signed), 2 packs\n"
