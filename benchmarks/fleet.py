@@ -1,0 +1,146 @@
+"""A whole fleet resident: how long it takes to start, what an asset costs, and whether a reading costs more in a crowd.
+
+`make bench NAME=fleet`. One class head and a head of its own for every asset, in one pack: opened, verified and seated
+as a scorer does it. Then blocks of readings, every one of another asset in turn, so that windows and trees come from
+memory once there are many.
+"""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from wheeltapper.features import KERNELS
+from wheeltapper.forest import NODE, Trees
+from wheeltapper.live import LiveFleet
+from wheeltapper.pack import AssetContent, ClassContent, HeadContent, Output, PackContent, Why, open_pack, save_pack
+from wheeltapper.spec import ClassSpec, Sensor, Target, features_of
+
+from benchmarks.harness import Row, alternate, compared, cpu_seconds, main, require
+
+SENSORS, WINDOWS, CADENCE_US = 8, (10, 60), 1_000_000
+CLASS_TREES, OWN_TREES, CLASS_DEPTH, OWN_DEPTH = 100, 10, 6, 4
+BLOCK, ROUND = 256, 102_400  # rows of a block; readings of a timed round
+_START_S_MAX = 10.0
+_NOW_US = 2**60
+
+
+def spec() -> ClassSpec:
+    sensors = tuple(Sensor(f"s{i}") for i in range(SENSORS))
+    statistics = ("mean", "std", "min", "max", "range", "slope")
+    return ClassSpec("pump", sensors, CADENCE_US, WINDOWS, statistics, 0, 0, (Target("rul", "rul", cap=1e9),))
+
+
+def complete_trees(rng: np.random.Generator, features: int, count: int, depth: int) -> Trees:
+    """Trees without a missing node, the most that a walk of their depth can touch."""
+    inner, nodes = 2**depth - 1, 2 ** (depth + 1) - 1
+    made = np.zeros((count, nodes), NODE)
+    made["value"] = rng.normal(size=made.shape)
+    made["feature"][:, :inner] = rng.integers(0, 2 * features, (count, inner))
+    made["feature"][:, inner:] = 2 * features
+    made["left"] = np.where(np.arange(nodes) < inner, 2 * np.arange(nodes) + 1, np.arange(nodes))
+    cover = np.tile(np.float32(2.0) ** -np.floor(np.log2(np.arange(nodes) + 1)).astype(np.float32), count)
+    begin = np.arange(count + 1, dtype=np.int64) * nodes
+    return Trees(made.ravel(), begin, np.full(count, depth, np.uint8), cover)
+
+
+def write(path: Path, assets: int) -> None:
+    known, rng = spec(), np.random.default_rng(1)
+    features = len(features_of(known))
+    own = [complete_trees(rng, features, OWN_TREES, OWN_DEPTH) for _ in range(50)]
+    heads = [HeadContent(0, 0, 2, complete_trees(rng, features, CLASS_TREES, CLASS_DEPTH), base=100.0)]
+    heads += [HeadContent(0, 0, 3, own[i % len(own)], parent=0) for i in range(assets)]
+    fleet = [AssetContent(name(i), 0, (i + 1,), (Why.OWN_HEAD_KEPT,)) for i in range(assets)]
+    classes = (ClassContent(known, (Output("rul", "rul", 0, 1, cap=1e9),), (0,)),)
+    save_pack(PackContent("bench", 1, KERNELS, classes, heads, fleet), path)
+
+
+def name(i: int) -> str:
+    return f"pump-{i:06}"
+
+
+class Crowd:
+    """A fleet with some of its assets open, windows full, and readings that go on from there."""
+
+    def __init__(self, path: Path, assets: int) -> None:
+        self.fleet = LiveFleet(open_pack(path, KERNELS), 1)
+        self.rows = self.fleet.open_assets("pump", [name(i) for i in range(assets)])
+        self.values = np.random.default_rng(2).normal(size=(BLOCK, SENSORS)).astype(np.float32)
+        self.slot, self.at = 1_000, 0
+        self.read((WINDOWS[-1] + 1) * assets)
+
+    def read(self, count: int) -> None:
+        """So many readings, every asset in turn; a block has no asset twice unless there are fewer than its rows."""
+        size = min(BLOCK, len(self.rows))
+        for _ in range(-(-count // size)):
+            rows = self.rows[self.at : self.at + size]
+            times = np.full(len(rows), self.slot * CADENCE_US)
+            self.last = self.fleet.score("pump", rows, times, self.values[: len(rows)], _NOW_US)
+            self.at += size
+            if self.at >= len(self.rows):
+                self.slot, self.at = self.slot + 1, 0
+
+    def timed(self) -> float:
+        """µs of CPU time per reading."""
+        return cpu_seconds(lambda: self.read(ROUND)) / ROUND * 1e6
+
+    def bytes_per_asset(self) -> int:
+        held = self.fleet.held("pump")
+        return sum(column[:1].nbytes for column in (*held.windows, *held.assets))
+
+
+def start(path: Path, assets: int) -> float:
+    """CPU seconds until a scorer with every asset open could answer: map, verify, seat."""
+    names = [name(i) for i in range(assets)]
+
+    def work() -> None:
+        LiveFleet(open_pack(path, KERNELS), 1).open_assets("pump", names)
+
+    return cpu_seconds(work)
+
+
+def agree(few: Crowd, many: Crowd) -> None:
+    """The same readings of the same assets have the same scores, whoever else is resident."""
+    rng, count = np.random.default_rng(3), len(few.rows)
+    for slot in range(WINDOWS[-1]):
+        values = rng.normal(size=(count, SENSORS)).astype(np.float32)
+        times = np.full(count, (10**9 + slot) * CADENCE_US)
+        one, other = (c.fleet.score("pump", c.rows[:count], times, values, _NOW_US) for c in (few, many))
+        require(one.values.tobytes() == other.values.tobytes(), "a crowd changes no bit of a score")
+    require(bool((one.levels == 3).all()) and not np.isnan(one.values).any(), "every asset's own head answers")
+    few.slot = many.slot = 10**9 + WINDOWS[-1]
+    few.at = many.at = 0
+
+
+def measure(short: bool) -> list[Row]:
+    sizes = (100, 1_000, 10_000) if short else (100, 1_000, 10_000, 100_000)
+    most = sizes[-1]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "fleet.pack"
+        write(path, most)
+        gc.collect()
+        small = Crowd(path, sizes[0])  # compiles; what it verifies is not timed
+        starts = [start(path, most) for _ in range(1 if short else 3)]
+        crowds = {size: small if size == sizes[0] else Crowd(path, size) for size in sizes}
+        agree(small, crowds[most])
+        found = alternate({f"{size:,}": crowd.timed for size, crowd in crowds.items()}, 3 if short else 7)
+        own = (
+            f"{most:,} assets with {OWN_TREES} own trees × depth {OWN_DEPTH} on a class's {CLASS_TREES} × {CLASS_DEPTH}"
+        )
+        limit = _START_S_MAX * most / 100_000
+        rows = [
+            compared(f"start: open, verify, seat {own}", "CPU s", starts, f"goal of {limit:g} s", [limit]),
+            Row(f"{own}: file", path.stat().st_size / most, "bytes an asset"),
+            Row(f"windows and alarms, {SENSORS} sensors, windows {WINDOWS}", small.bytes_per_asset(), "bytes an asset"),
+        ]
+        case = f"a reading in blocks of {BLOCK}, every one another asset's, resident"
+        return rows + [
+            compared(f"{case}: {size}", "µs", samples, f"{sizes[0]} resident: floor", found[f"{sizes[0]:,}"])
+            for size, samples in found.items()
+        ]
+
+
+if __name__ == "__main__":
+    main("fleet", "Start, memory and cost of a reading with a whole fleet resident.", measure)
