@@ -111,3 +111,22 @@ def test_limits_and_cpus_are_checked() -> None:
             Limits(*wrong)
     with pytest.raises(UsageError):
         Cluster(cpus=0)
+
+
+def hold(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+@pytest.mark.slow
+def test_a_machine_short_of_memory_ends_its_tasks_a_bounded_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own monitor, told that a hundredth of the machine's memory is too much, stops whatever runs."""
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    with Cluster(cpus=1) as tight:
+        began = time.monotonic()
+        [ended] = tight.run(hold, [Task("hold", (120.0,))], Limits(task_seconds_max=200, attempts_max=2))
+    assert isinstance(ended, Failed)
+    assert ended.reason == "out of memory: stopped before it took the machine with it"
+    assert ended.attempts == 2
+    assert time.monotonic() - began < 240

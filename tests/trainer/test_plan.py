@@ -97,3 +97,30 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a run folder"):
         Ledger(tmp_path, resume=False)
     assert (tmp_path / "samples" / "mine.csv").exists()
+
+
+def test_what_the_last_runs_had_no_use_for_leaves_the_run_folder(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+
+    def one(digest: str) -> SampleDone:
+        return SampleDone(digest, 1, 2, 3, 0.1, 0.2)
+
+    def finish(*digests: str) -> int:
+        """A run that finds or makes these, ends well and keeps two runs."""
+        ledger = Ledger(run, resume=True)
+        for digest in digests:
+            if ledger.find("sample", digest, SampleDone) is None:
+                file = run / "samples" / f"{digest}.npz"
+                file.parent.mkdir(exist_ok=True)
+                file.write_bytes(digest.encode())
+                ledger.store("sample", digest, one(digest), [file])
+        return ledger.prune(keep_runs=2)
+
+    def kept() -> list[str]:
+        return sorted(path.stem for path in (run / "samples").iterdir())
+
+    assert [finish("old", "shared"), kept()] == [0, ["old", "shared"]]
+    assert [finish("shared", "new"), kept()] == [0, ["new", "old", "shared"]]
+    assert [finish("shared", "new"), kept()] == [1, ["new", "shared"]]
+    assert Ledger(run, resume=True).find("sample", "shared", SampleDone) == one("shared")
+    assert Ledger(run, resume=True).find("sample", "old", SampleDone) is None

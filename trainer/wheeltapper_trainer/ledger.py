@@ -1,6 +1,7 @@
 """The run folder's memory: which work is finished, named by the digest of everything it was computed from.
 
     RUN/done/<stage>/<digest>.json   {"result": …, "files": {path: sha256}, "assets": {asset: key}}
+    RUN/finished.json                when the last runs that ended well began, in ns since 1970
     RUN/log.jsonl                    one line for every task that ended: what it did, how long it took, what failed
 
 An entry is written after its files. Finding one means: the same data, fleet, versions and seed led to exactly these
@@ -13,7 +14,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,6 +37,7 @@ _PARTS = (
     "pack",
 )  # folders a run makes, and the only ones it ever removes
 _MARK = "wheeltapper-run"
+_FINISHED = "finished.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class Ledger:
     def __init__(self, path: Path, resume: bool) -> None:
         self.path = path
         self.found = 0
+        self._began_ns = time.time_ns()
         path.mkdir(parents=True, exist_ok=True)
         mark = path / _MARK
         if not mark.exists() and any(path.iterdir()):
@@ -69,6 +74,7 @@ class Ledger:
         if entry is None or not self._whole(entry[1]):
             return None
         self.found += 1
+        self._used(stage, digest)
         return entry[0]
 
     def search(self, stage: str, kind: type[Result], keys: Mapping[str, str]) -> list[Found[Result]]:
@@ -90,6 +96,7 @@ class Ledger:
             if fresh and self._whole(files):
                 found.append(Found(digest, fresh, result))
                 taken.update(fresh)
+                self._used(stage, digest)
         self.found += len(found)
         return found
 
@@ -105,6 +112,30 @@ class Ledger:
         entry = self._entry(stage, digest)
         entry.parent.mkdir(parents=True, exist_ok=True)
         replace(write_temporary(entry.parent, entry.name, [json.dumps(document, sort_keys=True).encode()]), entry)
+        self._used(stage, digest)
+
+    def prune(self, keep_runs: int) -> int:
+        """Forget what none of the last `keep_runs` runs that ended well has used, this one being the newest of them.
+
+        Returns how many entries went, with their files. What a run finds or stores counts as used by it.
+        """
+        mark = self.path / _FINISHED
+        began = [*(json.loads(mark.read_bytes()) if mark.exists() else []), self._began_ns][-keep_runs:]
+        replace(write_temporary(self.path, mark.name, [json.dumps(began).encode()]), mark)
+        if len(began) < keep_runs:
+            return 0
+        old, needed = list[tuple[Path, list[str]]](), set[str]()
+        for entry in (self.path / "done").glob("*/*.json"):
+            files = list(json.loads(entry.read_bytes())["files"])
+            if entry.stat().st_mtime_ns < began[0]:
+                old.append((entry, files))
+            else:
+                needed.update(files)
+        for entry, files in old:
+            for name in set(files) - needed:
+                (self.path / name).unlink(missing_ok=True)
+            entry.unlink()  # last: killed in between, an entry without its files is not believed, and goes next time
+        return len(old)
 
     def log(self, stage: str, **facts: Any) -> None:
         """Add a line to the run's log, which people read and nothing depends on."""
@@ -120,6 +151,11 @@ class Ledger:
             return kind(**_tuples(document["result"])), dict(document["files"]), dict(document["assets"])
         except (OSError, ValueError, KeyError, TypeError):  # a half or foreign entry is no entry
             return None
+
+    def _used(self, stage: str, digest: str) -> None:
+        """Say so by the entry's time, which `prune` looks at. (The system's own stamp may lie a tick in the past.)"""
+        now = time.time_ns()
+        os.utime(self._entry(stage, digest), ns=(now, now))
 
     def _whole(self, files: Mapping[str, str]) -> bool:
         try:

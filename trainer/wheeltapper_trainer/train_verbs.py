@@ -28,6 +28,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--registry", required=True, type=Path, metavar="DIR", help="where the release is published")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="work in progress (default: REGISTRY.run)")
     parser.add_argument("--resume", action="store_true", help="keep what is finished in the run folder, by its digest")
+    parser.add_argument("--keep-runs", type=int, default=3, metavar="N", help="runs whose results the folder keeps (3)")
     parser.add_argument("--ray-address", default="", metavar="A", help="a Ray cluster instead of this machine")
     parser.add_argument("--cpus", type=int, default=0, metavar="N", help="cores to train with (default: all)")
     parser.add_argument("--task-seconds", type=float, default=900.0, metavar="S", help="a task's longest time (900)")
@@ -44,6 +45,8 @@ def _train(options: argparse.Namespace, progress: Progress) -> Outcome:
     from wheeltapper_trainer.cluster import Limits  # noqa: PLC0415  a verb imports what it needs when it runs
     from wheeltapper_trainer.training import Order, plan, train  # noqa: PLC0415
 
+    if options.keep_runs < 1:
+        raise UsageError(f"--keep-runs: expected at least 1, found {options.keep_runs}")
     run_dir = options.run_dir or options.registry.with_name(f"{options.registry.name}.run")
     order = Order(
         fleet=options.fleet,
@@ -57,6 +60,7 @@ def _train(options: argparse.Namespace, progress: Progress) -> Outcome:
         address=options.ray_address,
         key=options.key,
         resume=options.resume,
+        keep_runs=options.keep_runs,
         tuning=options.tuning,
         limits=Limits(options.task_seconds, options.attempts),
     )

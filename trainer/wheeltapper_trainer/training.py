@@ -53,6 +53,7 @@ class Order:
     address: str = ""
     key: Path | None = None  # signs the release
     resume: bool = False
+    keep_runs: int = 3  # results that none of so many runs used leave the run folder
     tuning: Path | None = None  # the trials that chose the parameters; None: trials.json beside the fleet, if any
     limits: Limits = field(default_factory=Limits)
 
@@ -159,6 +160,7 @@ def train_on(cluster: Cluster, planned: Planned, order: Order, progress: Progres
         "tuning": tuned and tuned[0],
         "report": str(order.report),
     }
+    ledger.prune(order.keep_runs)
     progress.say(f"report: {order.report}")
     changes = None if production is None else difference(describe(production[1]), describe(pack))
     write_report(order.report, planned.job, evaluation, result, lineage, production and production[0], changes)
