@@ -49,7 +49,7 @@ class Acknowledging:
         self._journal.append(Kind.AGAIN if told.again else Kind.BLOCK, self._stream, raw, told.clock_us)
         if self._told is None or not self._is_durable:
             return None
-        return self._journal.on_disk(self._told.gateway, self._told.epoch, sequence)
+        return self._journal.on_disk(self._told.gateway, self._told.epoch, sequence, urgent=not self._unsafe)
 
     def answered(self, sequence: int, on_disk: asyncio.Future[None] | None) -> None:
         """The block's answer was written: its Ack may follow."""

@@ -3,7 +3,7 @@
 A block that comes again (same gateway, epoch and sequence, same rows and values) is answered as it was the first time,
 alarms and revisions with it, and does not reach the fleet, whose windows have moved on. A gateway says with every block
 up to where it will never ask again (`settled_sequence`), so what is kept is what is in flight. Of one that does not say
-so the newest answers are kept. What was forgotten is scored anew.
+so the newest answers are kept, 1 MiB of them. What was forgotten is scored anew.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from wheeltapper_scorer.wire import Scores
 
 OVERHEAD_BYTES = 1_024  # of the objects around an answer's columns
 _MIB = 1024 * 1024
+_UNSETTLED_BYTES_MAX = _MIB  # of a gateway that never said what is settled
 
 
 class Body(IntEnum):
@@ -74,7 +75,7 @@ class AnswerMemory:
     gateway, or all of the one that has been silent for longest, are forgotten."""
 
     def __init__(
-        self, gateways_max: int = 10_000, bytes_max: int = 8 * _MIB, bytes_total_max: int = 256 * _MIB
+        self, gateways_max: int = 10_000, bytes_max: int = 8 * _MIB, bytes_total_max: int = 128 * _MIB
     ) -> None:
         self._gateways_max, self._bytes_max, self._bytes_total_max = gateways_max, bytes_max, bytes_total_max
         self._kept: OrderedDict[tuple[str, int], Kept] = OrderedDict()
@@ -98,7 +99,8 @@ class AnswerMemory:
         kept.told[key] = told
         kept.bytes += told.bytes
         self.bytes += told.bytes
-        while kept.told and kept.bytes > self._bytes_max:
+        limit = self._bytes_max if kept.settled else min(self._bytes_max, _UNSETTLED_BYTES_MAX)
+        while kept.told and kept.bytes > limit:
             self._forget(kept, next(iter(kept.told)))
         while self.bytes > self._bytes_total_max:
             self._forget_silent()

@@ -1,4 +1,5 @@
 """What a scorer took, on disk before it is acknowledged: all blocks that came while one sync ran share the next one.
+Blocks of gateways that have more in flight wait a little longer for company: a sync costs the same for one as for many.
 
 The event loop appends records in the order in which it scored them; a thread of the journal's own writes and syncs. A
 disk that fails ends what needs it, never the scoring: durable streams are refused until a new segment could be begun,
@@ -31,6 +32,9 @@ from wheeltapper_scorer.settings import Settings
 from wheeltapper_scorer.snapshot import RUN_BYTES_MAX, SnapshotFile, head_of
 
 T = TypeVar("T")
+
+_PAUSE_S = 0.000_5  # without a block for so long, a sync waits for no more
+_STATE_PER_JOURNAL = 2  # bytes of a snapshot for one byte of journal, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ class Journal:
         self._pending: list[Record] = []
         self._pending_bytes = 0
         self._wanted = self._synced = recovered.record  # records that somebody waits for, and that are on disk
+        self._urgent = False  # some gateway may have sent all that it may, and stand still
+        self._since_snapshot_bytes = self._snapshot_bytes = 0  # of journal, and of the newest snapshot
         self._waiting: deque[_Waiting] = deque()
         self._work, self._room, self._snapshot_due = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._room.set()
@@ -145,10 +151,11 @@ class Journal:
             self._room.clear()
         self._work.set()
 
-    def on_disk(self, gateway: str, epoch: int, sequence: int) -> asyncio.Future[None]:
+    def on_disk(self, gateway: str, epoch: int, sequence: int, urgent: bool = True) -> asyncio.Future[None]:
         """Done once everything appended so far is on disk, of which that block was the last; CallError JOURNAL_FAILED
-        where it does not get there."""
+        where it does not get there. urgent: whoever sent it may be waiting for nothing else."""
         self.check()
+        self._urgent |= urgent
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._wanted = self._last
         self._waiting.append(_Waiting(self._last, gateway, epoch, sequence, waiter))
@@ -185,8 +192,9 @@ class Journal:
                     break
                 await self._try_again()
                 continue
+            await self._gather()
             records, self._pending, written_bytes = self._pending, [], self._pending_bytes
-            self._pending_bytes = 0
+            self._pending_bytes, self._urgent = 0, False
             ending = self._closing and not records
             if not records and not ending:
                 continue
@@ -203,9 +211,11 @@ class Journal:
                 continue
             if records and (sync or is_full):
                 self._advance(records[-1].number)
+            self._since_snapshot_bytes += written_bytes
             if is_full:
                 self._segment = self._segments.number
-                self._snapshot_due.set()
+                if self._since_snapshot_bytes * _STATE_PER_JOURNAL >= self._snapshot_bytes:
+                    self._snapshot_due.set()
             self._room.set()
             if ending:
                 break
@@ -214,6 +224,15 @@ class Journal:
         self._closing = True
         snapshots.cancel()
         await asyncio.gather(snapshots, return_exceptions=True)
+
+    async def _gather(self) -> None:
+        """Let more blocks come while they do and nobody stands still."""
+        until = asyncio.get_running_loop().time() + self._settings.gather_s
+        while not (self._urgent or self._closing) and self._room.is_set() and asyncio.get_running_loop().time() < until:
+            before = self._last
+            await asyncio.sleep(_PAUSE_S)
+            if self._last == before:
+                return
 
     def _put(self, records: list[Record], sync: bool, is_full: bool) -> None:
         """On the journal's thread."""
@@ -281,6 +300,7 @@ class Journal:
 
     async def _take_snapshot(self) -> None:
         """Copy between blocks, write on a thread of its own, and let go of what the journal needs no more."""
+        self._since_snapshot_bytes = 0
         number, pack, began = self._segment, self._fleet.pack.sha256, asyncio.get_running_loop().time()
         classes = warmth.describe(self._fleet)
         head = head_of(self._fleet, classes, self._last, self._points.state())
@@ -296,6 +316,7 @@ class Journal:
             for answers in self._points.answers.state():
                 await _on(self._copier, _add_answers, file, *answers)
             await _on(self._copier, file.finish)
+            self._snapshot_bytes = file.size
         finally:
             file.close()
         before = [one for one in snapshots_of(self._disk) if one < number]

@@ -43,7 +43,7 @@ class Settings:
     silent_s: float = 60.0  # … but not before this, which alone counts where the cadence is the reading
     gateways_max: int = 10_000  # gateways whose resume point is remembered
     answers_bytes_max: int = 8 * 1024 * 1024  # of one gateway's answers, kept to be given again after a broken stream …
-    answers_total_bytes_max: int = 256 * 1024 * 1024  # … and of all gateways'
+    answers_total_bytes_max: int = 128 * 1024 * 1024  # … and of all gateways'
     names_max: int = 4_096  # sensors, event codes or attributes of one Open
     name_bytes_max: int = 256
     message_bytes_max: int = 4 * 1024 * 1024
@@ -54,6 +54,7 @@ class Settings:
     state: Path | None = None  # the folder of journal and snapshots; None: nothing is durable
     segment_bytes_max: int = 64 * 1024 * 1024  # of the journal; then a new segment begins, and a snapshot is taken
     journal_retry_s: float = 1.0  # between attempts to write again on a disk that failed
+    gather_s: float = 0.004  # for which a write and its sync wait at most while blocks come and nobody stands still
     pending_bytes_max: int = 16 * 1024 * 1024  # on their way to the disk; beyond it blocks wait
 
     def __post_init__(self) -> None:
@@ -66,6 +67,7 @@ class Settings:
         _at_least("segment_bytes_max", self.segment_bytes_max, 4 * 1024)
         _at_least("pending_bytes_max", self.pending_bytes_max, 4 * 1024)
         _at_least("journal_retry_s", self.journal_retry_s, 0.001)
+        _at_least("gather_s", self.gather_s, 0.0)
         _at_least("poll_s", self.poll_s, 0.01)
         _at_least("open_s", self.open_s, 0.01)
         _at_least("bytes_waiting_max", self.bytes_waiting_max, self.message_bytes_max)

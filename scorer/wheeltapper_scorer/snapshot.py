@@ -59,6 +59,11 @@ class SnapshotFile:
         """What one gateway was answered, taken after the last run: a replay answers what comes later in full."""
         self._append(Kind.ANSWERS, 0, payload)
 
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return self._writer.bytes
+
     def finish(self) -> None:
         self._append(Kind.END, 0, b"")
         self._file.sync()
