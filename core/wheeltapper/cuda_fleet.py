@@ -212,9 +212,13 @@ class CudaFleet(LiveFleet):
                 trial.score(*block, want_features=features)
             trial.take_events(name, rows, np.array([10**15]), np.array([-1]), 2 * 10**15)
 
-    def held(self, asset_class: str) -> _LiveClass:
-        """The class as this side has it; the device forgets its own, since the caller may change what it is given."""
-        self._send_home(asset_class)
+    def held(self, asset_class: str, read: tuple[int, int] | None = None) -> _LiveClass:
+        """The class as this side has it. For a reader its rows are copied home; otherwise all are, and the device
+        forgets its own, since the caller may change what it is given."""
+        if read is None:
+            self._send_home(asset_class)
+        else:
+            self._copy_home(asset_class, *read)
         return super().held(asset_class)
 
     def _reserve(self, live: _LiveClass, count: int) -> None:
@@ -236,13 +240,17 @@ class CudaFleet(LiveFleet):
         return there
 
     def _send_home(self, name: str) -> None:
-        there, live = self._residents.pop(name, None), self._class(name)
-        if there is None:
+        self._copy_home(name, 0, len(self._class(name).windows.newest))
+        self._residents.pop(name, None)
+
+    def _copy_home(self, name: str, begin: int, end: int) -> None:
+        there, live = self._residents.get(name), self._class(name)
+        if there is None or begin == end:
             return
         for away, home in ((there.windows, live.windows), (there.assets, live.assets)):
             for column in away._fields:
                 if column not in _HOST_OWNED:
-                    fetch(getattr(away, column), getattr(home, column))
+                    fetch(getattr(away, column)[begin:end], getattr(home, column)[begin:end])
 
     def _lane(self, live: _LiveClass, there: _Resident, number: int, with_features: bool, rows: int) -> _Lane:
         """One of the lanes, larger if it is too small for so many rows."""

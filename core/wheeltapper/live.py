@@ -278,8 +278,11 @@ class LiveFleet:
             trial.reasons(name, scored, 1, np.ones(scored.values.shape, np.bool_))
             trial.take_events(name, rows, np.array([10**15]), np.array([-1]), 2 * 10**15)
 
-    def held(self, asset_class: str) -> _LiveClass:
-        """Windows, alarms and rows of a class as they are, for `warmth` to keep and bring back."""
+    def held(self, asset_class: str, read: tuple[int, int] | None = None) -> _LiveClass:  # noqa: ARG002  for a GPU's
+        """Windows, alarms and rows of a class as they are, for `warmth` to keep and bring back.
+
+        read: the caller looks at the rows [begin, end) and changes nothing.
+        """
         return self._class(asset_class)
 
     def _class(self, name: str) -> _LiveClass:

@@ -16,6 +16,8 @@ import numpy.typing as npt
 from wheeltapper.errors import Refused
 from wheeltapper.live import RING_FIELDS, LiveFleet, event_names, ring_names
 
+_NOTHING = (0, 0)  # of the rows: only how they are laid out
+
 
 @dataclass(frozen=True, slots=True)
 class ClassState:
@@ -33,28 +35,27 @@ class ClassState:
 def describe(fleet: LiveFleet) -> list[ClassState]:
     """Every class of the fleet as it stands."""
     return [
-        ClassState(name, ring_of(fleet, name), fleet.outputs(name), list(fleet.held(name).rows))
-        for name in fleet.class_names()
+        ClassState(name, ring_of(fleet, name), fleet.outputs(name), fleet.assets(name)) for name in fleet.class_names()
     ]
 
 
 def ring_of(fleet: LiveFleet, asset_class: str) -> str:
     """Hex digest of everything that the bytes of a class's windows depend on, their sensors and events by name."""
-    held = fleet.held(asset_class)
+    held = fleet.held(asset_class, _NOTHING)
     names = (ring_names(held), event_names(held.known.spec), held.known.spec.statics)
     digest = hashlib.sha256(repr(names).encode())
     for name in RING_FIELDS:
         shaped = np.asarray(getattr(held.plan, name))
         digest.update(repr((shaped.dtype.str, shaped.shape)).encode())
         digest.update(shaped.tobytes())
-    for column in _columns(fleet, asset_class):
+    for column in _columns(fleet, asset_class, _NOTHING):
         digest.update(repr((column.dtype.str, column.shape[1:])).encode())
     return digest.hexdigest()
 
 
 def save_rows(fleet: LiveFleet, asset_class: str, begin: int, end: int) -> bytes:
     """The windows and alarms of the assets in rows [begin, end), column behind column."""
-    columns = [*_columns(fleet, asset_class), *_alarms(fleet, asset_class)]
+    columns = [*_columns(fleet, asset_class, (begin, end)), *_alarms(fleet, asset_class, _NOTHING)]
     return b"".join(column[begin:end].tobytes() for column in columns)
 
 
@@ -82,18 +83,18 @@ def restore(fleet: LiveFleet, state: ClassState, begin: int, end: int, data: mem
 
 def runs(fleet: LiveFleet, state: ClassState, bytes_max: int) -> Iterator[tuple[int, int]]:
     """[begin, end) of rows whose bytes come to `bytes_max` at most, one row at least."""
-    row_bytes = sum(column[:1].nbytes for column in [*_columns(fleet, state.name), *_alarms(fleet, state.name)])
+    row_bytes = sum(column[:1].nbytes for of in (_columns, _alarms) for column in of(fleet, state.name, _NOTHING))
     step = max(1, bytes_max // max(row_bytes, 1))
     for begin in range(0, len(state.assets), step):
         yield begin, min(begin + step, len(state.assets))
 
 
-def _columns(fleet: LiveFleet, asset_class: str) -> list[npt.NDArray[Any]]:
-    return list(fleet.held(asset_class).windows)
+def _columns(fleet: LiveFleet, asset_class: str, read: tuple[int, int] | None = None) -> list[npt.NDArray[Any]]:
+    return list(fleet.held(asset_class, read).windows)
 
 
-def _alarms(fleet: LiveFleet, asset_class: str) -> list[npt.NDArray[Any]]:
-    assets = fleet.held(asset_class).assets
+def _alarms(fleet: LiveFleet, asset_class: str, read: tuple[int, int] | None = None) -> list[npt.NDArray[Any]]:
+    assets = fleet.held(asset_class, read).assets
     return [assets.alarm, assets.run]
 
 
