@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import gc
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +73,9 @@ class Crowd:
         self.slot, self.at = 1_000, 0
         self.read((WINDOWS[-1] + 1) * assets)
 
-    def read(self, count: int) -> None:
-        """So many readings, every asset in turn; a block has no asset twice unless there are fewer than its rows."""
-        size = min(BLOCK, len(self.rows))
+    def read(self, count: int, block: int = BLOCK) -> None:
+        """So many readings, every asset in turn; no block has an asset twice."""
+        size = min(block, len(self.rows))
         for _ in range(-(-count // size)):
             rows = self.rows[self.at : self.at + size]
             times = np.full(len(rows), self.slot * CADENCE_US)
@@ -82,9 +84,10 @@ class Crowd:
             if self.at >= len(self.rows):
                 self.slot, self.at = self.slot + 1, 0
 
-    def timed(self) -> float:
+    def timed(self, block: int = BLOCK) -> float:
         """µs of CPU time per reading."""
-        return cpu_seconds(lambda: self.read(ROUND)) / ROUND * 1e6
+        count = ROUND if block > 1 else ROUND // 10
+        return cpu_seconds(lambda: self.read(count, block)) / count * 1e6
 
     def bytes_per_asset(self) -> int:
         held = self.fleet.held("pump")
@@ -125,7 +128,9 @@ def measure(short: bool) -> list[Row]:
         starts = [start(path, most) for _ in range(1 if short else 3)]
         crowds = {size: small if size == sizes[0] else Crowd(path, size) for size in sizes}
         agree(small, crowds[most])
-        found = alternate({f"{size:,}": crowd.timed for size, crowd in crowds.items()}, 3 if short else 7)
+        works: dict[str, Callable[[], float]] = {f"{size:,}": crowd.timed for size, crowd in crowds.items()}
+        blocks = {f"blocks of {block}": partial(small.timed, block) for block in (1, 16)}
+        found = alternate(works | blocks, 3 if short else 7)
         own = (
             f"{most:,} assets with {OWN_TREES} own trees × depth {OWN_DEPTH} on a class's {CLASS_TREES} × {CLASS_DEPTH}"
         )
@@ -135,10 +140,14 @@ def measure(short: bool) -> list[Row]:
             Row(f"{own}: file", path.stat().st_size / most, "bytes an asset"),
             Row(f"windows and alarms, {SENSORS} sensors, windows {WINDOWS}", small.bytes_per_asset(), "bytes an asset"),
         ]
-        case = f"a reading in blocks of {BLOCK}, every one another asset's, resident"
+        case = f"a reading in blocks of up to {BLOCK}, every one another asset's, resident"
+        hot = found[f"{sizes[0]:,}"]
+        rows += [compared(f"{case}: {size}", "µs", found[size], f"{sizes[0]} resident: floor", hot) for size in works]
         return rows + [
-            compared(f"{case}: {size}", "µs", samples, f"{sizes[0]} resident: floor", found[f"{sizes[0]:,}"])
-            for size, samples in found.items()
+            compared(
+                f"a reading in {block}, the whole call from Python", "µs", found[block], "blocks of 100: floor", hot
+            )
+            for block in blocks
         ]
 
 
