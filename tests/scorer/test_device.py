@@ -14,7 +14,7 @@ from wheeltapper.pack import Pack
 from wheeltapper.registry import Registry
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_a_gpu_serves_what_a_cpu_would(
     registry: Registry, packs: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
