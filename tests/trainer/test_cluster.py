@@ -6,12 +6,14 @@ import importlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wheeltapper.errors import UsageError
+import ray
+from wheeltapper.errors import CommandError, UsageError
 from wheeltapper_trainer.cluster import Cluster, Done, Failed, Limits, Task
 
 
@@ -103,6 +105,23 @@ def test_order_is_kept_and_no_more_tasks_fly_than_cpus(cluster: Cluster, tmp_pat
     ended = list(cluster.run(act, tasks_of(tmp_path, [(f"t{i}",) for i in range(20)])))
     assert len(ended) == 20
     assert all(isinstance(e, Done) and e.result == 1 for e in ended)
+
+
+def test_a_start_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's start is made to fail; that it works at last is every other test's business."""
+    starts: list[str] = []
+
+    def fail(**_: object) -> None:
+        starts.append(threading.current_thread().name)
+        raise RuntimeError("timed out during startup")
+
+    monkeypatch.setattr(ray, "init", fail)
+    with Cluster(cpus=1) as other, pytest.raises(CommandError, match="Ray did not start on this machine: timed out"):
+        other.wait_ready()
+    assert len(starts) == 3
+    with Cluster(cpus=1, address="127.0.0.1:1") as far, pytest.raises(CommandError, match="Ray did not start at"):
+        far.wait_ready()
+    assert len(starts) == 4
 
 
 def test_limits_and_cpus_are_checked() -> None:

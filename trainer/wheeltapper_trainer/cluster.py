@@ -29,6 +29,7 @@ _POLL_S = 0.2  # how often deadlines are looked at
 _WORKER_START_S_MAX = 180.0  # a new worker's start and imports, on a machine that is busy
 _COUNT_S = 5.0  # how often the cores of a cluster of several machines are counted again: machines come and go
 _STOP_S_MAX = 60.0
+_STARTS_MAX = 3  # Ray gives its own processes 30 s, which a busy machine may not have
 
 # One thread per library in every worker: the cores are shared out by tasks, not fought over by them.
 _WORKER_ENVIRONMENT = {
@@ -94,7 +95,7 @@ class Cluster:
         self._cpus, self._address = cpus, address
         self._ready, self._stop = threading.Event(), threading.Event()
         self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._live, name="ray", daemon=True)
+        self._thread = threading.Thread(target=self._live, args=(1, time.monotonic()), name="ray", daemon=True)
         self.start_seconds = 0.0
 
     def __enter__(self) -> Cluster:
@@ -169,9 +170,8 @@ class Cluster:
                 ray.cancel(ref, force=True)
             marks.cleanup()
 
-    def _live(self) -> None:
-        """The life of Ray: start, wait for the stop, shut down."""
-        began = time.monotonic()
+    def _live(self, attempt: int, began: float) -> None:
+        """The life of Ray: start, wait for the stop, shut down. A start that fails is tried again by another thread."""
         try:
             with _environment({**_RAY_ENVIRONMENT, **_WORKER_ENVIRONMENT}):
                 # Ray's HTTP client wants a proxy library that nothing here needs, and says so to people.
@@ -190,6 +190,12 @@ class Cluster:
                     ray.init(address="local", num_cpus=self._cpus, object_store_memory=_STORE_BYTES, **quiet)
                 _keep_stdout_clean()
         except Exception as error:  # whatever Ray raises is told to the caller, in whose thread it can be handled
+            if not self._address and attempt < _STARTS_MAX and not self._stop.is_set():
+                # With this thread end the processes of the start that failed.
+                arguments = (attempt + 1, began)
+                self._thread = threading.Thread(target=self._live, args=arguments, name="ray", daemon=True)
+                self._thread.start()
+                return
             self._error = error
         self.start_seconds = time.monotonic() - began
         self._ready.set()
