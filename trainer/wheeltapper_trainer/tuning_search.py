@@ -16,7 +16,7 @@ _FIRST = 8  # drawn at random, before there is something to learn from
 
 # name → (lowest, highest, whether steps are ratios); whole numbers where both ends are.
 SPACE: dict[str, tuple[float, float, bool]] = {
-    "rounds": (50, 600, True),
+    "rounds": (50, 1_000, True),
     "max_depth": (2, 8, False),
     "eta": (0.01, 0.3, True),
     "min_child_weight": (1.0, 100.0, True),
