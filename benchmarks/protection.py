@@ -135,7 +135,7 @@ async def _shape(
     if in_flight == 1:
         least = [plain + sync for plain, sync in zip(trip[OFF], syncs, strict=True)]
         rows.append(
-            compared(f"{case}, {DURABLE}, block to Ack", "ms", trip[DURABLE], f"{OFF} + one sync, floor", least)
+            compared(f"{case}, {DURABLE}, block to Ack", "ms", trip[DURABLE], f"{OFF} + one sync of this disk", least)
         )
     return rows
 
