@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NoReturn, cast
 
 import grpc
@@ -41,9 +42,15 @@ _CODES = {
 
 async def refuse(context: grpc.aio.ServicerContext[bytes, bytes], error: CallError) -> NoReturn:
     """End the call with the error. Raises what grpc raises to end it."""
-    status = rpc_status.to_status(status_of(error))
+    status = _as_grpc_says_it(error.reason, str(error), error.retry_s)
     await context.abort(status.code, status.details, status.trailing_metadata)
     raise AssertionError("abort always raises")
+
+
+@lru_cache(maxsize=64)
+def _as_grpc_says_it(reason: Reason, text: str, retry_s: float) -> grpc.Status:
+    """Kept, because an overloaded scorer says the same again and again, and must say it cheaply."""
+    return rpc_status.to_status(status_of(CallError(reason, text, retry_s)))
 
 
 def status_of(error: CallError) -> status_pb2.Status:

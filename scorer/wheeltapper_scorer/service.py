@@ -141,6 +141,7 @@ class ScoringService:
 
     async def _call(self, raw: bytes, context: Context) -> bytes:
         """The journey of a call: who speaks, whether there is room, its turn, its answer."""
+        self._turns.called()
         self._check_open()
         caller = self._access.caller(context.auth_context())
         if self._calls >= self._settings.calls_max:

@@ -19,8 +19,9 @@ _RUSH_S = 0.1  # over which newcomers are counted …
 _RUSH_MESSAGES = 20.0  # … and this many of theirs are a rush: all others together get …
 _RUSH_PACE = 8  # … one block in the time of so many …
 _RUSH_PATIENCE_S = 0.25  # … or one a turn of the loop, where they wait longer than this
-_QUIET_S = 0.000_5  # without another call all are thought to be in …
-_PATIENCE_S = 0.02  # … and nobody waits longer for that
+_QUIET_S = 0.001  # without another call all are thought to be in …
+_PATIENCE_S = 0.02  # … and nobody waits longer for that …
+_HEARING = 4  # … or than so many times what the slice before took
 _RETRY_S = 1.0
 _MEMORY = 0.1  # weight of the newest block in the mean cost
 
@@ -48,6 +49,7 @@ class Turns:
         self._granted = 0  # blocks of this slice
         self._slice_at = 0.0
         self._called_at = 0.0
+        self._heard_until = 0.0  # calls may be let in until then, before anybody else goes on
         self._waited_s = 0.0
         self._waited_at = 0.0
 
@@ -70,16 +72,17 @@ class Turns:
                 Reason.OVERLOADED, f"blocks wait {waited_s:.1f} s here, more than {self._wait_s_max:g} s", _RETRY_S
             )
 
+    def called(self) -> None:
+        """A call has come, whether or not there is room for it. While the loop is busy, calls that grpc holds back are
+        let in before any is answered: it accepts one a turn of the loop, and would hide all the others."""
+        self._called_at = time.monotonic()
+
     async def take(self, bytes_count: int, is_new: bool = False, is_call: bool = False) -> None:
         """Wait for a turn. Raises CallError OVERLOADED where too many bytes wait already.
 
-        is_new: of a stream that has had no answer yet. is_call: nobody has counted it yet. While the loop is busy,
-        calls that grpc holds back are let in before any is answered, so that there is something to count: it accepts
-        one at a time, and would hide all the others.
+        is_new: of a stream that has had no answer yet. is_call: others may have come with it, see `called`.
         """
         began = time.monotonic()
-        if is_call:
-            self._called_at = began
         if is_new:
             self._rush, self._newcomer_at = self._rush_at(began) + 1.0, began
         line = self._newcomers if is_new else self._waiting
@@ -125,9 +128,11 @@ class Turns:
         now = time.monotonic()
         if self._granted:
             self._mean_s += _MEMORY * ((now - self._slice_at) / self._granted - self._mean_s)
+            self._heard_until = now + _HEARING * (now - self._slice_at)
         self._armed, self._spent_s, self._granted, self._slice_at = False, 0.0, 0, now
-        if self._waiting and now - self._called_at < _QUIET_S and now - self._waiting[0][1] < _PATIENCE_S:
-            self._arm()  # calls are still coming in
+        if self._waiting and self._are_coming_in(now):
+            self._armed = True
+            asyncio.get_running_loop().call_later(_QUIET_S, self._next_slice)  # grpc's poller needs the core, too
             return
         fitting = max(1, int(SLICE_S / max(self._mean_s, 1e-6)))
         self._grant(self._newcomers, fitting)
@@ -140,6 +145,11 @@ class Turns:
             self._grant(self._waiting, 1)
         if self._granted or self.waiting:
             self._arm()
+
+    def _are_coming_in(self, now: float) -> bool:
+        """Whether more calls are worth waiting for."""
+        end = max(self._heard_until, self._waiting[0][1] + _PATIENCE_S)
+        return now - self._called_at < _QUIET_S and now < end
 
     def _rush_at(self, now: float) -> float:
         return self._rush * math.exp((self._newcomer_at - now) / _RUSH_S)
