@@ -28,6 +28,8 @@ def run(options: argparse.Namespace) -> None:
         device=options.device,
         metrics=options.metrics,
         rows_max=options.rows_max,
+        message_bytes_max=options.message_bytes,
+        bytes_waiting_max=options.waiting_bytes,
         assets_max=options.assets_max,
         capacity_max=options.assets_max,
         streams_max=options.streams_max,

@@ -43,6 +43,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--poll-seconds", type=float, default=1.0, help="how often the stage is looked at (default: 1)")
     parser.add_argument("--drain-seconds", type=float, default=15.0, help="what streams get to end after SIGTERM")
     parser.add_argument("--rows-max", type=int, default=8_192, help="rows of one block (default: 8192)")
+    parser.add_argument("--message-bytes", type=int, default=4 << 20, help="of one message (default: 4 MiB)")
+    parser.add_argument(
+        "--waiting-bytes", type=int, default=256 << 20, help="of blocks that wait for their turn (default: 256 MiB)"
+    )
     parser.add_argument("--streams-max", type=int, default=1_000, help="streams at once (default: 1000)")
     parser.add_argument("--calls-max", type=int, default=64, help="Score calls at once (default: 64)")
     parser.add_argument(
