@@ -161,6 +161,16 @@ class Journal:
         self._waiting.append(_Waiting(self._last, gateway, epoch, sequence, waiter))
         return waiter
 
+    async def _all_on_disk(self) -> None:
+        """Wait until everything appended so far is on disk. Raises CallError JOURNAL_FAILED."""
+        self.check()
+        if self._last > self._synced:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._wanted = self._last
+            self._waiting.append(_Waiting(self._last, "", 0, 0, waiter))
+            self._work.set()
+            await waiter
+
     def _add(self, kind: Kind, stream: int, raw: bytes, now_us: int) -> int:
         self._last += 1
         self._pending.append(Record(self._last, kind, stream, now_us, raw))
@@ -196,9 +206,10 @@ class Journal:
             records, self._pending, written_bytes = self._pending, [], self._pending_bytes
             self._pending_bytes, self._urgent = 0, False
             ending = self._closing and not records
-            if not records and not ending:
-                continue
             sync = self._wanted > self._synced or ending
+            if not records and not sync:
+                continue
+            written = records[-1].number if records else self._wanted
             is_full = self._segments.bytes + written_bytes > self._settings.segment_bytes_max
             if is_full:
                 self._begin_records(Kind.REOPEN)
@@ -209,8 +220,8 @@ class Journal:
                 if self._closing:
                     break
                 continue
-            if records and (sync or is_full):
-                self._advance(records[-1].number)
+            if sync or is_full:
+                self._advance(written)
             self._since_snapshot_bytes += written_bytes
             if is_full:
                 self._segment = self._segments.number
@@ -248,7 +259,8 @@ class Journal:
         while self._waiting and self._waiting[0].number <= self._synced:
             one = self._waiting.popleft()
             # Here and not where the Ack is sent: a snapshot of this moment must know what its segment does not repeat.
-            self._points.durable(one.gateway, one.epoch, one.sequence)
+            if one.gateway:
+                self._points.durable(one.gateway, one.epoch, one.sequence)
             if not one.waiter.done():
                 one.waiter.set_result(None)
 
@@ -293,7 +305,7 @@ class Journal:
             self._snapshot_due.clear()
             try:
                 await self._take_snapshot()
-            except OSError as error:
+            except (OSError, CallError) as error:
                 logs.warning("snapshot failed", reason=str(error))
                 await asyncio.sleep(self._settings.journal_retry_s)
                 self._snapshot_due.set()
@@ -315,6 +327,7 @@ class Journal:
                     await _on(self._copier, file.add_run, class_number, begin, end, self._last, copied)
             for answers in self._points.answers.state():
                 await _on(self._copier, _add_answers, file, *answers)
+            await self._all_on_disk()  # an answer must not outlive the record that moved the windows
             await _on(self._copier, file.finish)
             self._snapshot_bytes = file.size
         finally:
