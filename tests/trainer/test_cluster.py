@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 from wheeltapper.errors import CommandError, UsageError
 from wheeltapper_trainer.cluster import Cluster, Done, Failed, Limits, Task
 
@@ -115,7 +114,7 @@ def test_a_start_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> N
         starts.append(threading.current_thread().name)
         raise RuntimeError("timed out during startup")
 
-    monkeypatch.setattr(ray, "init", fail)
+    monkeypatch.setattr("ray.init", fail)
     with Cluster(cpus=1) as other, pytest.raises(CommandError, match="Ray did not start on this machine: timed out"):
         other.wait_ready()
     assert len(starts) == 3

@@ -177,7 +177,10 @@ class Cluster:
                 # Ray's HTTP client wants a proxy library that nothing here needs, and says so to people.
                 warnings.filterwarnings("ignore", message="SOCKS support in urllib3")
                 import ray  # noqa: PLC0415
+                from ray._private import ray_constants  # noqa: PLC0415
 
+                # Somebody else may have imported Ray before the environment was set.
+                ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
                 quiet: dict[str, Any] = {
                     "include_dashboard": False,
                     "log_to_driver": False,
