@@ -17,6 +17,7 @@ from wheeltapper_command.table import table
 from wheeltapper_command.verb import Outcome, Verb
 
 if TYPE_CHECKING:
+    from wheeltapper_trainer.mlflow_log import Tracker
     from wheeltapper_trainer.training import Planned
 
 _REASONS_SHOWN = 20
@@ -38,6 +39,8 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--why", default="trained", metavar="TEXT", help="the reason, for the audit log")
     parser.add_argument("--key", type=Path, metavar="FILE", help="the private key to sign the release with")
     parser.add_argument("--tuning", type=Path, metavar="FILE", help="trials to record (default: beside FLEET.toml)")
+    parser.add_argument("--mlflow", default="", metavar="URI", help="log the run to this MLflow server as well")
+    parser.add_argument("--mlflow-experiment", default="", metavar="NAME", help="its experiment (default: wheeltapper)")
     parser.add_argument("--dry-run", action="store_true", help="check everything and show the plan; train nothing")
 
 
@@ -47,6 +50,7 @@ def _train(options: argparse.Namespace, progress: Progress) -> Outcome:
 
     if options.keep_runs < 1:
         raise UsageError(f"--keep-runs: expected at least 1, found {options.keep_runs}")
+    tracker = _tracker(options.mlflow, options.mlflow_experiment)
     run_dir = options.run_dir or options.registry.with_name(f"{options.registry.name}.run")
     order = Order(
         fleet=options.fleet,
@@ -68,7 +72,23 @@ def _train(options: argparse.Namespace, progress: Progress) -> Outcome:
         return _dry_run(plan(order), order.cpus)
     trained = train(order, progress)
     exit_code = Exit.PARTIAL if trained.quarantined else Exit.DONE
-    return Outcome(trained.result, _train_text(trained.result), exit_code)
+    result = dict(trained.result)
+    if tracker:
+        from wheeltapper_trainer.mlflow_log import log_finished  # noqa: PLC0415
+
+        result["mlflow"] = log_finished(tracker, order, trained, progress)
+    return Outcome(result, _train_text(result), exit_code)
+
+
+def _tracker(uri: str, experiment: str) -> Tracker | None:
+    """The MLflow server to log to, asked before any work starts; None: no one asked for one."""
+    if not uri and not experiment:
+        return None
+    if not uri:
+        raise UsageError("--mlflow-experiment: expected --mlflow URI beside it, found none")
+    from wheeltapper_trainer.mlflow_log import EXPERIMENT, Tracker  # noqa: PLC0415
+
+    return Tracker(uri, experiment or EXPERIMENT)
 
 
 def _dry_run(planned: Planned, cpus: int) -> Outcome:
@@ -103,6 +123,9 @@ def _train_text(found: Mapping[str, Any]) -> str:
         ("time", f"{clock(found['train_seconds'])}: " + ", ".join(f"{k} {clock(v)}" for k, v in seconds.items())),
         ("report", str(found["report"])),
     ]
+    if "mlflow" in found:
+        logged = found["mlflow"]
+        rows.append(("mlflow", f"run {logged['run']}" if "run" in logged else f"not logged: {logged['error']}"))
     text = "\n".join(f"{name:<14} {value}" for name, value in rows)
     failed = [gate for gate in found["gates"] if not gate["passed"]]
     if failed:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from wheeltapper.config import load_fleet
+from wheeltapper.config_text import fleet_text
 from wheeltapper.errors import CommandError, NotFound, PackError
 from wheeltapper.features import feature_rows
 from wheeltapper.inspect import describe
@@ -37,6 +38,8 @@ from wheeltapper_trainer.stages import Stages
 from wheeltapper_trainer.thresholds import choose_thresholds
 from wheeltapper_trainer.tuning_record import tuning_of
 
+_FLEET_BYTES_MAX = 1 << 20  # of a fleet's description in an entry, which must never keep a release from being published
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -60,11 +63,12 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A finished run: its release, `result` for `-o json`, and asset → reason of those set aside."""
+    """A finished run: its release, `result` for `-o json`, asset → reason of those set aside, and its evaluation."""
 
     release: Release
     result: Mapping[str, Any]
     quarantined: Mapping[str, str]
+    evaluation: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,7 @@ def train_on(cluster: Cluster, planned: Planned, order: Order, progress: Progres
     details = {
         "assets_failed": len(stages.quarantined),
         "totals": {k: v for k, v in evaluation["totals"].items() if k != "lead_hours"},
+        **_fleet_toml(planned.job),
         **({} if tuned is None else {"tuning": tuned[1]}),
     }
     release = registry.publish(packed, who=order.who, why=order.why, gates=gates, details=details)
@@ -164,7 +169,7 @@ def train_on(cluster: Cluster, planned: Planned, order: Order, progress: Progres
     progress.say(f"report: {order.report}")
     changes = None if production is None else difference(describe(production[1]), describe(pack))
     write_report(order.report, planned.job, evaluation, result, lineage, production and production[0], changes)
-    return Trained(release, result, stages.quarantined)
+    return Trained(release, result, stages.quarantined, evaluation)
 
 
 def _compile(job: TrainJob) -> None:
@@ -182,6 +187,12 @@ def _tuning(planned: Planned, order: Order, progress: Progress) -> tuple[dict[st
     if found is None and path.exists():
         progress.say(f"{path} is not recorded: fleet.toml has other parameters than its trials chose")
     return found
+
+
+def _fleet_toml(job: TrainJob) -> dict[str, str]:
+    """What was trained, for the release's entry: with its digests and versions enough to train the same pack again."""
+    text = fleet_text(job.spec)
+    return {"fleet_toml": text} if len(text.encode()) <= _FLEET_BYTES_MAX else {}
 
 
 def _check_any_left(planned: Planned, stages: Stages, heads: Sequence[ClassDone]) -> None:
