@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from trainer.pumps import HOUR, fleet, write_history
-from wheeltapper.config import fleet_toml
+from wheeltapper.config import fleet_toml, parse_fleet
 from wheeltapper.errors import CommandError, ConfigError, Refused
 from wheeltapper.outputs import Why
 from wheeltapper.pack import open_pack
 from wheeltapper.registry import Registry
-from wheeltapper.spec import AlarmSpec, Costs, FleetSpec, Gate, ModelSpec, Target
+from wheeltapper.spec import AlarmSpec, Costs, FleetSpec, Gate, ModelSpec, Target, digest
 from wheeltapper_command.progress import Progress
 from wheeltapper_trainer import plan as planning
 from wheeltapper_trainer import stages
@@ -94,6 +94,8 @@ def test_a_history_becomes_a_candidate_with_its_report(whole: tuple[Order, Train
     assert result["metrics"]["failures_warned"] > 0
     assert "failures of the test part would have been announced" in order.report.read_text()
     assert not pack.lineage.keys() & {"time", "path"}
+    kept = parse_fleet(release.entry.document["details"]["fleet_toml"])  # the release alone says what was trained
+    assert (kept, digest(kept)) == (pump_fleet(), pack.lineage["config"])
 
 
 def test_chunking_and_interruption_leave_no_trace_in_the_bytes(
