@@ -15,8 +15,10 @@ import numpy.typing as npt
 
 from wheeltapper.errors import Refused
 from wheeltapper.live import RING_FIELDS, LiveFleet, event_names, ring_names
+from wheeltapper.windows import EMPTY
 
 _NOTHING = (0, 0)  # of the rows: only how they are laid out
+_RING = {"values", "times", "regime", "full", "sums", "bounds", "presence", "fullness"}  # cleared by the first reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,21 @@ def ring_of(fleet: LiveFleet, asset_class: str) -> str:
 
 
 def save_rows(fleet: LiveFleet, asset_class: str, begin: int, end: int) -> bytes:
-    """The windows and alarms of the assets in rows [begin, end), column behind column."""
-    columns = [*_columns(fleet, asset_class, (begin, end)), *_alarms(fleet, asset_class, _NOTHING)]
-    return b"".join(column[begin:end].tobytes() for column in columns)
+    """The windows and alarms of the assets in rows [begin, end), column behind column.
+
+    The ring of an asset without a reading is zeros here: in memory nobody has written it, and it may hold anything.
+    """
+    windows = fleet.held(asset_class, (begin, end)).windows
+    unread = np.flatnonzero(windows.newest[begin:end] == EMPTY)
+    parts = []
+    for name, column in windows._asdict().items():
+        part = column[begin:end]
+        if name in _RING and len(unread):
+            part = part.copy()
+            part[unread] = 0
+        parts.append(part)
+    parts += [column[begin:end] for column in _alarms(fleet, asset_class, _NOTHING)]
+    return b"".join(part.tobytes() for part in parts)
 
 
 def restore(fleet: LiveFleet, state: ClassState, begin: int, end: int, data: memoryview) -> None:

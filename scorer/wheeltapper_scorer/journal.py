@@ -80,6 +80,7 @@ class Journal:
         self._work, self._room, self._snapshot_due = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._room.set()
         self._failed: OSError | None = None
+        self._revivals = 0  # how often the journal works again after it failed
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
         if recovered.blocks:
@@ -293,6 +294,7 @@ class Journal:
                 asyncio.get_running_loop().call_later(self._settings.journal_retry_s, self._work.set)
             return
         self._failed, self._segment = None, number
+        self._revivals += 1
         self._wanted = self._synced = self._last
         self._begin_records(Kind.OPEN)  # with attributes: their first Open may not have been kept
         self._snapshot_due.set()
@@ -314,6 +316,7 @@ class Journal:
         """Copy between blocks, write on a thread of its own, and let go of what the journal needs no more."""
         self._since_snapshot_bytes = 0
         number, pack, began = self._segment, self._fleet.pack.sha256, asyncio.get_running_loop().time()
+        revivals = self._revivals
         classes = warmth.describe(self._fleet)
         head = head_of(self._fleet, classes, self._last, self._points.state())
         file = await _on(self._copier, SnapshotFile, self._disk, number, head)
@@ -328,6 +331,9 @@ class Journal:
             for answers in self._points.answers.state():
                 await _on(self._copier, _add_answers, file, *answers)
             await self._all_on_disk()  # an answer must not outlive the record that moved the windows
+            if self._revivals != revivals:  # some answers here are of blocks that a failure forgot: begin anew
+                self._snapshot_due.set()
+                return
             await _on(self._copier, file.finish)
             self._snapshot_bytes = file.size
         finally:

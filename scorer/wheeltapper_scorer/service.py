@@ -7,7 +7,6 @@ in its own HTTP/2 window, not in this process. Everything runs on one event loop
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable
 from typing import TypeAlias, TypeVar, cast
 
@@ -18,6 +17,7 @@ from wheeltapper_proto import scoring_pb2
 from wheeltapper_scorer import logs, silence, wire
 from wheeltapper_scorer.access import Access, Caller
 from wheeltapper_scorer.acknowledging import Acknowledging
+from wheeltapper_scorer.clock import Clock
 from wheeltapper_scorer.counters import Counters
 from wheeltapper_scorer.faults import CallError, Reason
 from wheeltapper_scorer.journal import Journal
@@ -61,6 +61,7 @@ class ScoringService:
         journal: Journal | None = None,
         access: Access | None = None,
         switch: Switch | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._fleet = fleet
         self._settings = settings
@@ -69,7 +70,8 @@ class ScoringService:
         self._journal = journal
         self._access = access or Access()
         self._switch = switch or Switch()
-        self._turns = Turns(settings.wait_s_max, settings.bytes_waiting_max)
+        self._clock = clock or Clock()
+        self._turns = Turns(settings.wait_s_max, settings.bytes_waiting_max, self._clock.seconds)
         self._calls = 0
         self._streams: set[Stream] = set()
         self._no_streams = asyncio.Event()
@@ -78,7 +80,7 @@ class ScoringService:
 
     def gauges(self) -> Gauges:
         """How it stands now. Any thread may ask."""
-        fleet, now_us = self._fleet, _now_us()
+        fleet, now_us = self._fleet, self._clock.now_us()
         silent = {name: silence.silent(fleet, name, now_us, self._settings) for name in fleet.class_names()}
         off = {name: self._switch.off(name, fleet.assets(name)) for name in silent}
         return Gauges(
@@ -167,8 +169,8 @@ class ScoringService:
             if durable:
                 self._journal.check()
         revisions: list[wire.Scores] = []
-        began = time.perf_counter()
-        opened, now_us = session.open(request.open), _now_us()
+        began = self._clock.seconds()
+        opened, now_us = session.open(request.open), self._clock.now_us()
         if request.events is not None:
             taken = session.take_events(request.events, now_us)
             self._count(taken)
@@ -242,10 +244,10 @@ class ScoringService:
         request = wire.decode_stream(raw)
         if kept is not None:
             await kept.room()
-        now_us = _now_us()
+        now_us = self._clock.now_us()
         if isinstance(request, scoring_pb2.Open):
             caller.check_open(request)
-            began = time.perf_counter()
+            began = self._clock.seconds()
             opened = session.open(request)
             self._worked(began)
             if kept is not None:
@@ -253,7 +255,7 @@ class ScoringService:
             logs.info("opened", gateway=request.gateway, asset_class=request.asset_class, assets=len(request.asset_ids))
             await stream.write(wire.encode_opened(opened))
             return
-        began = time.perf_counter()
+        began = self._clock.seconds()
         if isinstance(request, wire.Readings):
             answered = session.score(request, now_us)
         else:
@@ -283,14 +285,10 @@ class ScoringService:
 
     def _worked(self, began: float) -> None:
         """Work that held the event loop since `began` is done: the turns share it out."""
-        seconds = time.perf_counter() - began
+        seconds = self._clock.seconds() - began
         self._turns.done(seconds)
         self._counters.count_seconds(seconds)
 
     def _count(self, answered: Answered) -> None:
         self._counters.count_rows(answered.scores.status, answered.scores.health)
         self._counters.revisions += sum(len(block.handles) for block in answered.revisions)
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1_000

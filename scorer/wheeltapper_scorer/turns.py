@@ -10,6 +10,7 @@ import asyncio
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 
 from wheeltapper_scorer.faults import CallError, Reason
 from wheeltapper_scorer.loop import Loop
@@ -30,10 +31,12 @@ class Turns:
     """Blocks in the order they came, those of streams that have had no answer yet before all others. In a rush of
     newcomers the others go on slowly, for an answered stream asks again at once and would leave them little.
 
-    `wait_s_max`: newcomers are refused while the oldest block waits longer; `bytes_max`: what may wait in all.
+    `wait_s_max`: newcomers are refused while the oldest block waits longer; `bytes_max`: what may wait in all;
+    `seconds`: a clock that never steps back.
     """
 
-    def __init__(self, wait_s_max: float, bytes_max: int) -> None:
+    def __init__(self, wait_s_max: float, bytes_max: int, seconds: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
         self._wait_s_max = wait_s_max
         self._bytes_max = bytes_max
         self._bytes = 0
@@ -61,7 +64,7 @@ class Turns:
     @property
     def waited_s(self) -> float:
         """How long the latest block of the past second waited, or the oldest waits by now."""
-        now = time.monotonic()
+        now = self._seconds()
         recent = self._waited_s if now - self._waited_at < 1.0 else 0.0
         return max([recent, *(now - line[0][1] for line in (self._waiting, self._newcomers) if line)])
 
@@ -75,14 +78,14 @@ class Turns:
     def called(self) -> None:
         """A call has come, whether or not there is room for it. While the loop is busy, calls that grpc holds back are
         let in before any is answered: it accepts one a turn of the loop, and would hide all the others."""
-        self._called_at = time.monotonic()
+        self._called_at = self._seconds()
 
     async def take(self, bytes_count: int, is_new: bool = False, is_call: bool = False) -> None:
         """Wait for a turn. Raises CallError OVERLOADED where too many bytes wait already.
 
         is_new: of a stream that has had no answer yet. is_call: others may have come with it, see `called`.
         """
-        began = time.monotonic()
+        began = self._seconds()
         if is_new:
             self._rush, self._newcomer_at = self._rush_at(began) + 1.0, began
         line = self._newcomers if is_new else self._waiting
@@ -101,7 +104,7 @@ class Turns:
             await future
         finally:
             self._bytes -= bytes_count
-        self._waited_at = time.monotonic()
+        self._waited_at = self._seconds()
         self._waited_s = self._waited_at - began
 
     def done(self, seconds: float) -> None:
@@ -125,7 +128,7 @@ class Turns:
     def _next_slice(self) -> None:
         """Let as many blocks go on as fit into a slice. What a block costs is what the loop took for those of the slice
         before, with reading and writing them."""
-        now = time.monotonic()
+        now = self._seconds()
         if self._granted:
             self._mean_s += _MEMORY * ((now - self._slice_at) / self._granted - self._mean_s)
             self._heard_until = now + _HEARING * (now - self._slice_at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+import zlib
 from collections.abc import Sequence
 
 
@@ -19,7 +20,7 @@ class DrownedDisk:
         self.cut_at = -1  # the step at which power goes
         self.full: range = range(0)  # steps at which there is no space
         self.dead = False
-        self.trace: list[str] = []
+        self.trace: list[str] = []  # all that happened; others may add what they saw
         self.flipped: set[str] = set()
         self._files: dict[str, tuple[bytearray, int]] = {}  # content, how much of it is synced
 
@@ -32,6 +33,14 @@ class DrownedDisk:
             if kept > synced and not keep_unsynced and self.rng.random() < 0.3:
                 content[kept - 1] ^= 1 << self.rng.randrange(8)
             self._files[name] = (content[:kept], kept)
+        self.trace.append(f"power on {self.digest():08x}")
+
+    def digest(self) -> int:
+        """A checksum of all files."""
+        check = 0
+        for name in self.names():
+            check = zlib.crc32(self._files[name][0], zlib.crc32(name.encode(), check))
+        return check
 
     def flip(self, name: str) -> None:
         """One bit of a file turns over."""
@@ -39,12 +48,13 @@ class DrownedDisk:
         self.flipped.add(name)
         content[self.rng.randrange(len(content))] ^= 1 << self.rng.randrange(8)
 
-    def step(self, name: str) -> bool:
+    def step(self, name: str, file: str, told: str = "") -> bool:
         """Whether the step still happens. Raises what the disk does."""
         if self.dead:
             raise PowerCutError(name)
         self.steps += 1
-        self.trace.append(name)
+        full = "full: " if self.steps in self.full else "cut: " if self.steps == self.cut_at else ""
+        self.trace.append(f"{full}{name} {file}{told}")
         if self.steps == self.cut_at:
             self.dead = True
             return self.rng.random() < 0.5
@@ -65,25 +75,25 @@ class DrownedDisk:
         return memoryview(bytes(self._files[name][0]))
 
     def create(self, name: str) -> _DrownedFile:
-        if self.step("create"):
+        if self.step("create", name):
             self._files[name] = (bytearray(), 0)
         self._survive()
         return _DrownedFile(self, name)
 
     def rename(self, old: str, new: str) -> None:
-        if self.step("rename"):
+        if self.step("rename", old):
             self._files[new] = self._files.pop(old)
         self._survive()
 
     def remove(self, name: str) -> None:
-        if self.step("remove"):
+        if self.step("remove", name):
             del self._files[name]
         self._survive()
 
     def append_to(self, name: str, data: bytes) -> None:
         content, synced = self._files[name]
         try:
-            happens = self.step("append")
+            happens = self.step("append", name, f" {len(data)} {zlib.crc32(data):08x}")
         except OSError:
             content += data[: self.rng.randrange(len(data) + 1)]  # a part fits
             raise
@@ -93,7 +103,7 @@ class DrownedDisk:
 
     def sync(self, name: str) -> None:
         content, _ = self._files[name]
-        if self.step("sync") and not self.lies:
+        if self.step("sync", name) and not self.lies:
             self._files[name] = (content, len(content))
         self._survive()
 
