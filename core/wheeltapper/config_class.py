@@ -316,9 +316,15 @@ def _costs(table: Table) -> Costs | None:
 def _model(table: Table) -> ModelSpec:
     one = table.table("model", [f.name for f in fields(ModelSpec)])
     usual = ModelSpec()
+    alone = one.flag("asset_alone", False)
+    asset_rounds = one.whole("asset_rounds", usual.asset_rounds, 0, 1_000)
+    if alone and not asset_rounds:
+        one.note(
+            "asset_alone", "false where asset_rounds is 0", "let assets have heads of their own: asset_rounds = 40"
+        )
     return ModelSpec(
         rounds=one.whole("rounds", usual.rounds, 1, 10_000),
-        asset_rounds=one.whole("asset_rounds", usual.asset_rounds, 0, 1_000),
+        asset_rounds=asset_rounds,
         max_depth=one.whole("max_depth", usual.max_depth, 1, 12),
         eta=one.number("eta", usual.eta, 0.0, 1.0, above_low=True),
         min_child_weight=one.number("min_child_weight", usual.min_child_weight, 0.0, 1e6),
@@ -328,6 +334,7 @@ def _model(table: Table) -> ModelSpec:
         gamma=one.number("gamma", usual.gamma, 0.0, 1e6),
         max_bin=one.whole("max_bin", usual.max_bin, 2, 4_096),
         device=one.choice("device", ("cpu", "cuda"), usual.device),
+        asset_alone=alone or None,
     )
 
 

@@ -44,6 +44,7 @@ def _class_sections(spec: ClassSpec) -> list[str]:
     if spec.regime:
         keys["regimes"] = {"sensors": list(spec.regime.sensors), "count": spec.regime.count}
     model = {name: getattr(spec.model, name) for name in spec.model.__dataclass_fields__}
+    model = {name: value for name, value in model.items() if value is not None}
     sections = [_section(at, keys)]
     for target in spec.targets:
         array = target.kind == "failure"

@@ -26,6 +26,7 @@ class Why(IntEnum):
     QUARANTINED = 5
     NOT_TRAINED = 6
     NO_CLASS_HEAD = 7
+    ALONE_HEAD_KEPT = 8
 
     def words(self) -> str:
         """The reason as a sentence's end, for people."""
@@ -41,7 +42,9 @@ _WORDS = {
     Why.QUARANTINED: "training it failed repeatedly",
     Why.NOT_TRAINED: "the job asks for no heads of single assets",
     Why.NO_CLASS_HEAD: "its class has no head for this either",
+    Why.ALONE_HEAD_KEPT: "a head of its own, without its class, did best on its own later data",
 }
+KEPT = (Why.OWN_HEAD_KEPT, Why.ALONE_HEAD_KEPT)  # where an asset's own head answers
 
 
 @kernel

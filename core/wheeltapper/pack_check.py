@@ -252,7 +252,7 @@ def _check_assets(arrays: Mapping[str, NDArray[Any]], slots: Sequence[int]) -> N
         raise PackError(f"asset ids: expected UTF-8, found {error}") from error
     _refuse((owner < 0) | (owner >= len(slots)), "asset {0}: expected a class of the pack, found {1}", owner)
     reasons = arrays["asset_reasons"]
-    _refuse((reasons > max(Why)).any(axis=1), "asset {0}: expected reasons up to 7, found {1}", reasons)
+    _refuse((reasons > max(Why)).any(axis=1), f"asset {{0}}: expected reasons up to {max(Why)}, found {{1}}", reasons)
     _check_answering(arrays["asset_heads"], owner, arrays, slots, "asset")
     classes = np.arange(len(slots), dtype=np.int32)
     _check_answering(arrays["class_heads"], classes, arrays, slots, "class")

@@ -20,7 +20,7 @@ TARGET_KINDS = ("rul", "failure", "anomaly")
 LEVELS = ("none", "fleet", "class", "asset")  # position = number on the wire and in the pack
 ANY_CODE = "*"
 # Left out where None, see `to_json`.
-_LATER = frozenset({"costs", "lead_us", "inspections_per_week", "start", "shift", "others"})
+_LATER = frozenset({"costs", "lead_us", "inspections_per_week", "start", "shift", "others", "asset_alone"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """XGBoost's own names and meanings; `asset_rounds` trees are added by an asset's head on top of its class."""
+    """XGBoost's own names and meanings; `asset_rounds` trees are added by an asset's head on top of its class.
+
+    asset_alone: True, and a forest of the asset's own, without its class, is tried beside that; None: it is not.
+    """
 
     rounds: int = 200
     asset_rounds: int = 40
@@ -105,6 +108,7 @@ class ModelSpec:
     gamma: float = 0.0
     max_bin: int = 256
     device: str = "cpu"
+    asset_alone: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from wheeltapper.config import load_fleet, parse_fleet
+from wheeltapper.config_text import fleet_text
 from wheeltapper.errors import ConfigError, NotFound
 from wheeltapper.spec import (
     STATISTICS,
@@ -21,6 +22,8 @@ from wheeltapper.spec import (
     Sensor,
     SplitSpec,
     Target,
+    digest,
+    to_json,
 )
 
 FULL = """\
@@ -82,7 +85,7 @@ shift = "1h"
 lead = "0s"
 [classes.pump.model]
 rounds = 10
-asset_rounds = 0
+asset_rounds = 5
 max_depth = 3
 eta = 0.1
 min_child_weight = 1
@@ -92,6 +95,7 @@ reg_lambda = 0
 gamma = 0
 max_bin = 64
 device = "cuda"
+asset_alone = true
 [classes.pump.alarm]
 budget_per_asset_week = 1
 hold = 2
@@ -142,7 +146,7 @@ EXPECTED = FleetSpec(
                 ),
                 Target("anomaly", "anomaly", sensors=("temperature",), lead_us=0, shift=6),
             ),
-            model=ModelSpec(10, 0, 3, 0.1, 1.0, 1.0, 1.0, 0.0, 0.0, 64, "cuda"),
+            model=ModelSpec(10, 5, 3, 0.1, 1.0, 1.0, 1.0, 0.0, 0.0, 64, "cuda", True),
             alarm=AlarmSpec(1.0, 2, 0.9, 14_400_000_000, Costs(900.0, 30.0), 3),
             start=720,
         ),
@@ -232,6 +236,7 @@ WRONG: dict[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...]]] = {
     ("classes.pump.model", "gamma"): (("whole", "number"), (*BAD_NUMBERS, "-0.1")),
     ("classes.pump.model", "max_bin"): (("whole",), ("1", "4097")),
     ("classes.pump.model", "device"): (("text",), ('"gpu"', '"CPU"')),
+    ("classes.pump.model", "asset_alone"): (("truth",), ()),
     ("classes.pump.alarm", "budget_per_asset_week"): (("whole", "number"), (*BAD_NUMBERS, "0", "-1", "1001")),
     ("classes.pump.alarm", "hold"): (("whole",), ("0", "1001")),
     ("classes.pump.alarm", "hysteresis"): (("whole", "number"), BAD_SHARES),
@@ -315,6 +320,18 @@ def test_what_is_left_out_has_the_usual_value() -> None:
     assert (one.lateness, one.skew_us, one.model, one.alarm) == (3, 300_000_000, ModelSpec(), AlarmSpec())
     assert [t.name for t in one.targets] == ["anomaly", "failure"]
     assert one.targets[0].sensors == ("x", "y")
+
+
+def test_an_own_forest_is_asked_for_only_beside_own_trees() -> None:
+    (line,) = findings(with_line("classes.pump.model", "asset_rounds", "asset_rounds = 0"))
+    assert names_key(line, "classes.pump.model", "asset_alone")
+    off = parse_fleet(with_line("classes.pump.model", "asset_alone", "asset_alone = false"))
+    left_out = parse_fleet(with_line("classes.pump.model", "asset_alone", ""))
+    assert off == left_out
+    assert digest(off) == digest(left_out) != digest(parse_fleet(FULL))
+    assert "asset_alone" not in to_json(off)["classes"][0]["model"]
+    assert fleet_text(parse_fleet(FULL)).count("asset_alone = true") == 1
+    assert "asset_alone" not in fleet_text(off)
 
 
 def test_the_table_of_wrong_values_covers_every_key() -> None:

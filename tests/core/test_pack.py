@@ -234,7 +234,7 @@ FORGERIES = {
     "asset head of another class": (lambda: changed("asset_heads", (0, 0), 0), "a head of its class"),
     "asset head of another slot": (lambda: changed("asset_heads", (1, 0), 1), "a head of its class for slot 0"),
     "class head unknown": (lambda: changed("class_heads", (0, 0), -2), "heads of the pack"),
-    "reason unknown": (lambda: changed("asset_reasons", (0, 0), 8), "reasons up to 7"),
+    "reason unknown": (lambda: changed("asset_reasons", (0, 0), 9), "reasons up to 8"),
     "asset ids out of order": (lambda: changed("asset_ids", 0, ord("z")), "growing order"),
     "asset id of no bytes": (lambda: changed("asset_begin", 1, 0), "asset_begin"),
     "asset id that is not text": (lambda: changed("asset_ids", int(ID_ENDS[1]) - 1, ord("a")), "UTF-8"),

@@ -81,6 +81,7 @@ def joined(assets):
     columns = {
         field.name: np.concatenate([getattr(one, field.name) for one in assets])
         for field in dataclasses.fields(ClassScores)
+        if getattr(assets[0], field.name) is not None
     }
     for name in ("begin", "failure_begin"):
         columns[name] = np.cumsum([0, *(int(getattr(one, name)[1]) for one in assets)])

@@ -32,7 +32,7 @@ _GOLDEN_ROWS = 16
 CLASS_LEVEL, ASSET_LEVEL = LEVELS.index("class"), LEVELS.index("asset")
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-_ASSET_ARRAYS = ("asset_ids", "reasons", "statics", "start", "head_asset", "head_slot", "head_scale")
+_ASSET_ARRAYS = ("asset_ids", "reasons", "statics", "start", "head_asset", "head_slot", "head_scale", "head_base")
 _TREE_ARRAYS = ("head_trees", "head_nodes", "tree_begin", "tree_depth", "nodes", "node_cover")
 
 
@@ -223,10 +223,12 @@ def _add_trained(job: TrainJob, content: _Content, index: int, chunks: Sequence[
         for head in np.flatnonzero(arrays["head_asset"] == row):
             slot = int(arrays["head_slot"][head])
             a, b = (float(x) for x in arrays["head_scale"][head])
-            parent = of_class[slot]
-            knots = content.heads[parent].knots
-            heads[slot] = content.forest.add(_trees_of(trees_of(number), int(head)), 0.0, parent)
-            content.heads.append(HeadContent(index, slot, ASSET_LEVEL, no_trees(), 0.0, parent, (a, b), knots))
+            knots = content.heads[of_class[slot]].knots
+            base, parent = 0.0, of_class[slot]
+            if arrays["reasons"][row, slot] == Why.ALONE_HEAD_KEPT:
+                base, parent = float(arrays["head_base"][head]), -1
+            heads[slot] = content.forest.add(_trees_of(trees_of(number), int(head)), base, parent)
+            content.heads.append(HeadContent(index, slot, ASSET_LEVEL, no_trees(), base, parent, (a, b), knots))
         reasons = tuple(Why(int(reason)) for reason in arrays["reasons"][row])
         statics = tuple(float(x) for x in arrays["statics"][row])
         start = tuple(float(x) for x in arrays["start"][row])

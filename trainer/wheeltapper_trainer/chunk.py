@@ -210,6 +210,10 @@ def _chunk_arrays(done: Sequence[OwnHeads]) -> dict[str, npt.NDArray[Any]]:
         "tree_begin": np.concatenate([np.empty(0, np.int64), *(tree.begin[:-1] for tree in trees)]),
         "tree_depth": np.concatenate([np.empty(0, np.uint8), *(tree.depth for tree in trees)]),
     }
+    if any(
+        head.final.parent is None for _, _, head in kept
+    ):  # one that continues its class starts at that one's margin
+        arrays["head_base"] = np.array([head.final.base for _, _, head in kept], np.float32)
     if trees:
         arrays["nodes"] = np.concatenate([tree.nodes for tree in trees])
         arrays["node_cover"] = np.concatenate([tree.cover for tree in trees])

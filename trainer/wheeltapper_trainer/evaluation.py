@@ -4,7 +4,8 @@
      "worst_assets": [...]}]}
 
 A figure is {"value", "low", "high"}: 90 % interval by bootstrap over assets; null where it cannot be known. Levels:
-"answering" (what is served), "class" (without own heads), "own" (own heads wherever one was tried).
+"answering" (what is served), "class" (without own heads), "own" (own heads wherever one was tried), and where asked for
+"alone" (own forests without the class wherever one was tried).
 
 Scores pass through a chunk at a time; what is kept grows with assets and weeks, not with rows.
 """
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from wheeltapper.outputs import Why
+from wheeltapper.outputs import KEPT, Why
 from wheeltapper.spec import MICROSECONDS_PER_HOUR, ClassSpec, Target, costs_of, features_of, lead_of
 
 from wheeltapper_trainer import metrics
@@ -31,7 +32,8 @@ from wheeltapper_trainer.labels import label_unit
 from wheeltapper_trainer.scores import ClassScores, each_scores, part_of
 from wheeltapper_trainer.thresholds import Threshold
 
-LEVEL_COLUMNS = {"answering": "values", "class": "class_values", "own": "own_values"}
+LEVEL_COLUMNS = {"answering": "values", "class": "class_values", "own": "own_values", "alone": "alone_values"}
+JUDGED_BY = {"rul": "rmse", "failure": "pr_auc", "anomaly": "pr_auc"}  # compares levels
 _WORST_ASSETS = 20
 _FEATURES = 30
 _INSPECTED_SHARE = 0.1  # of the assets each week, where fleet.toml does not say how many
@@ -51,14 +53,25 @@ def evaluate(job: TrainJob, chunks: Sequence[Chunk], thresholds: Sequence[Thresh
 
 
 def flat_metrics(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, float | None]]:
-    """The served figures per (class, output), for the pack's meta and the gates."""
+    """The served figures per (class, output), for the pack's meta and the gates.
+
+    Where own forests were asked for, also what every other level would have achieved: `pr_auc_alone` and the like.
+    """
     return {
         (entry["name"], output["name"]): {
-            name: figure["value"] for name, figure in output["levels"]["answering"].items()
+            **{name: figure["value"] for name, figure in output["levels"]["answering"].items()},
+            **_of_other_levels(output),
         }
         for entry in document["classes"]
         for output in entry["outputs"]
     }
+
+
+def _of_other_levels(output: dict[str, Any]) -> dict[str, float | None]:
+    name, levels = JUDGED_BY[output["kind"]], output["levels"]
+    if "alone" not in levels:
+        return {}
+    return {f"{name}_{level}": levels[level][name]["value"] for level in levels if level != "answering"}
 
 
 @dataclass
@@ -79,7 +92,7 @@ class _Class:
 
     def __post_init__(self) -> None:
         self._rows = [0] * len(self.spec.targets)
-        self._levels = [{level: LevelFigures(t.kind) for level in LEVEL_COLUMNS} for t in self.spec.targets]
+        self._levels = [{} for _ in self.spec.targets]
 
     def add(self, scores: ClassScores) -> None:
         """Count one chunk."""
@@ -105,6 +118,8 @@ class _Class:
         self._rows[output] += len(rows)
         by_level: dict[str, Warnings] = {}
         for level, column in LEVEL_COLUMNS.items():
+            if getattr(scores, column) is None:  # a level that nobody asked for
+                continue
             by_level[level] = playable(spec, scores, output, TEST, column).warnings(self.thresholds[output].threshold)
             found = Rows(
                 owner + first,
@@ -115,7 +130,8 @@ class _Class:
                 _hits(spec, target, labels),
                 draw_of(draw, times),
             )
-            self._levels[output][level].add(found, first, len(scores.asset_ids), by_level[level])
+            figures = self._levels[output].setdefault(level, LevelFigures(target.kind))
+            figures.add(found, first, len(scores.asset_ids), by_level[level])
         return by_level["answering"]
 
     def document(self, job: TrainJob) -> dict[str, Any]:
@@ -166,16 +182,18 @@ class _Class:
         for slot in slots_of(self.spec):
             own = reasons[:, slot.index]
             why = {reason.name: int((own == reason).sum()) for reason in Why if (own == reason).any()}
-            loss = np.array([math.nan, math.nan])
+            loss = np.full(losses.shape[2], math.nan)
             if tried[:, slot.index].any():
                 loss = np.nanmean(losses[tried[:, slot.index], slot.index], axis=0)
             found.append(
                 {
                     "slot": slot.name,
                     "tried": int(tried[:, slot.index].sum()),
-                    "kept": why.get(Why.OWN_HEAD_KEPT.name, 0),
+                    "kept": sum(why.get(reason.name, 0) for reason in KEPT),
                     "why": why,
-                    "validation_loss": {"class": number(loss[0]), "own": number(loss[1])},
+                    "validation_loss": {
+                        level: number(x) for level, x in zip(("class", "own", "alone"), loss, strict=False)
+                    },
                 }
             )
         return found
@@ -224,7 +242,7 @@ def _worth_a_look(
         missed[asset] += lead < 0
     for seen in served:
         false += np.bincount(seen.case_assets[seen.false_cases], minlength=len(false))
-    own = (scores.reasons == Why.OWN_HEAD_KEPT).sum(axis=1)
+    own = np.isin(scores.reasons, KEPT).sum(axis=1)
     return [
         (-int(missed[a]), -int(false[a]), str(scores.asset_ids[a]), int(failures[a]), int(own[a]))
         for a in np.flatnonzero(missed + false)

@@ -50,7 +50,8 @@ def forecast(job: TrainJob, groups: Sequence[Group], cores: int) -> Forecast:
         classes += slots * head
         slowest_class = max(slowest_class, head)
         if job.split(spec.name).by == "time":
-            assets += count * slots * HEAD_S + slots * _fit_seconds(spec, rows, spec.model.asset_rounds)
+            trees = spec.model.asset_rounds + (spec.model.rounds if spec.model.asset_alone else 0)
+            assets += count * slots * HEAD_S + slots * _fit_seconds(spec, rows, trees)
         assets += SCORE_S * rows * slots * spec.model.rounds
         most = max((math.ceil(group.rows / len(group.asset_ids)) for group in own), default=0)
         sampled = min(rows, max(job.class_rows, 16 * count)) * width * 4

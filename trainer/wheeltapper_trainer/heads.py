@@ -1,4 +1,5 @@
 """Heads: a class's forest for one slot, and a machine's own trees on top of it, kept only where they earn their place.
+Where asked for, a machine's own forest without its class has to earn it, too.
 
 An own head is judged on its machine's later rows, against the class head that would answer without it. Neighbouring
 rows resemble each other, so the rows are cut into ten stretches of time, and the gain must be more than one standard
@@ -156,23 +157,37 @@ def fit_own_head(
         continues=parent.final,
         start=start and start[0],
     )
-    own = replace(parent, final=model, judge=model)
-    if slot.target.kind != "anomaly":
-        return own
-    return _with_own_spread(own, parent, valid.label - model.margins(valid.features, start and start[1]))
+    return _of_machine(slot, parent, model, valid, start and start[1])
 
 
-def earns_its_place(
-    slot: Slot, label: Floats, class_margins: Floats, own_margins: Floats
-) -> tuple[bool, tuple[float, float]]:
-    """Whether an own head beats its class on validation rows (in time order) by more than luck.
+def fit_alone_head(spec: ClassSpec, slot: Slot, parent: Head, train: Rows, valid: Rows, seed: int) -> Head:
+    """A machine's own forest without its class, where `fit_own_head` found enough to learn from.
 
-    Returns that, and the mean loss of class and own head.
+    As many rounds as its class's forest has: chosen on the class's validation rows, not on the machine's own, which
+    are to judge it.
     """
-    of_class, of_own = _loss(slot, label, class_margins), _loss(slot, label, own_margins)
-    stretches = np.array([part.mean() for part in np.array_split(of_class - of_own, _STRETCHES)])
+    model = fit(
+        train.features,
+        train.label,
+        spec.model,
+        objective="logistic" if slot.target.kind == "failure" else "squared",
+        seed=seed,
+        rounds=max(1, parent.final.rounds),
+        columns=np.flatnonzero(allowed_features(spec, slot)).tolist(),
+    )
+    return _of_machine(slot, parent, model, valid)
+
+
+def earns_its_place(slot: Slot, label: Floats, standing: Floats, own: Floats) -> tuple[bool, tuple[float, float]]:
+    """Whether an own head beats the head that would answer without it by more than luck.
+
+    standing, own: float32[n], margins of the two on validation rows in time order. Returns that, and their mean losses.
+    """
+    of_standing, of_own = _loss(slot, label, standing), _loss(slot, label, own)
+    stretches = np.array([part.mean() for part in np.array_split(of_standing - of_own, _STRETCHES)])
     error = stretches.std(ddof=1) / np.sqrt(_STRETCHES)
-    return bool(stretches.mean() > error and np.median(stretches) > 0), (float(of_class.mean()), float(of_own.mean()))
+    won = bool(stretches.mean() > error and np.median(stretches) > 0)
+    return won, (float(of_standing.mean()), float(of_own.mean()))
 
 
 def save_head(path: Path, head: Head | None) -> None:
@@ -243,6 +258,14 @@ def _with_scale(slot: Slot, head: Head, margins: Floats, valid: Rows) -> Head:
         floor = 1e-6 * max(1.0, float(np.abs(valid.label).max()))  # below it a residual is rounding
         return replace(head, a=float(np.float32(1.0 / max(spread, floor))), b=float(np.float32(middle)))
     return head
+
+
+def _of_machine(slot: Slot, parent: Head, model: Model, valid: Rows, start: Floats | None = None) -> Head:
+    """The head of a machine's own model: its class's scale and calibration, but its own spread of residuals."""
+    own = replace(parent, final=model, judge=model)
+    if slot.target.kind != "anomaly":
+        return own
+    return _with_own_spread(own, parent, valid.label - model.margins(valid.features, start))
 
 
 def _with_own_spread(own: Head, parent: Head, residual: Floats) -> Head:

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from wheeltapper.outputs import Why, anomaly_values
+from wheeltapper.outputs import KEPT, Why, anomaly_values
 from wheeltapper.spec import ANY_CODE, LEVELS, ClassSpec
 
-from wheeltapper_trainer.heads import Head, Rows, earns_its_place, fit_own_head, slot_label
+from wheeltapper_trainer.heads import Head, Rows, earns_its_place, fit_alone_head, fit_own_head, slot_label
 from wheeltapper_trainer.inputs import AssetRows
 from wheeltapper_trainer.job import TEST, TRAIN, VALID, Slot, TrainJob, slots_of
 
 Floats = npt.NDArray[np.float32]
 NONE_LEVEL, CLASS_LEVEL, ASSET_LEVEL = (LEVELS.index(name) for name in ("none", "class", "asset"))
+_CANDIDATES = {Why.OWN_HEAD_KEPT: "own_values", Why.ALONE_HEAD_KEPT: "alone_values"}  # in the order of their trial
 
 
 @dataclass(slots=True)
@@ -25,6 +26,7 @@ class OwnHeads:
 
     reasons uint8[S] (Why); tried bool[S]; losses float32[S, 2], mean validation loss of class and own head; rows: times
     int64[m], labels, raw_labels, values, class_values, own_values float32[m, O], parts and levels uint8[m, O].
+    Where the class asks for forests without it, losses is float32[S, 3] and rows has alone_values, too.
     """
 
     asset_id: str
@@ -46,6 +48,7 @@ def train_asset(job: TrainJob, spec: ClassSpec, heads: Sequence[Head | None], as
     """
     slots = slots_of(spec)
     split = job.split(spec.name)
+    candidates = list(_CANDIDATES)[: 2 if spec.model.asset_alone else 1]
     later = np.flatnonzero(((asset.parts == VALID) | (asset.parts == TEST)).any(axis=1))
     features = asset.features[later]
     done = OwnHeads(
@@ -56,9 +59,12 @@ def train_asset(job: TrainJob, spec: ClassSpec, heads: Sequence[Head | None], as
         asset.failure_codes,
         np.full(len(slots), Why.NOT_TRAINED, np.uint8),
         np.zeros(len(slots), np.bool_),
-        np.full((len(slots), 2), np.nan, np.float32),
+        np.full((len(slots), 1 + len(candidates)), np.nan, np.float32),
     )
-    of_class, of_own, answer = (np.full((len(later), len(slots)), np.nan, np.float32) for _ in range(3))
+    of_class, answer, *others = (
+        np.full((len(later), len(slots)), np.nan, np.float32) for _ in range(2 + len(candidates))
+    )
+    of = dict(zip(candidates, others, strict=True))
     for slot, head in zip(slots, heads, strict=True):
         if head is None:
             done.reasons[slot.index] = Why.NO_CLASS_HEAD
@@ -69,16 +75,17 @@ def train_asset(job: TrainJob, spec: ClassSpec, heads: Sequence[Head | None], as
             rows = asset.parts[later, slot.output] == VALID
             later_margins[rows] = head.judge.margins(features[rows])
         of_class[:, slot.index] = head.values(slot, spec, later_margins, features)
-        answer[:, slot.index] = of_own[:, slot.index] = of_class[:, slot.index]
+        for values in (answer, *others):
+            values[:, slot.index] = of_class[:, slot.index]
         if split.by == "asset":
             continue
-        own = _try_own(job, spec, slot, head, asset, later, margins, done)
-        if own is None:
-            continue
-        of_own[:, slot.index] = own[0].values(slot, spec, own[1], features)
-        if done.reasons[slot.index] == Why.OWN_HEAD_KEPT:
-            done.kept.append((slot.index, own[0]))
-            answer[:, slot.index] = of_own[:, slot.index]
+        tried = _try_own(job, spec, slot, head, asset, later, margins, done)
+        for why, (own, own_margins) in tried.items():
+            of[why][:, slot.index] = own.values(slot, spec, own_margins, features)
+        verdict = Why(done.reasons[slot.index])
+        if verdict in tried:
+            done.kept.append((slot.index, tried[verdict][0]))
+            answer[:, slot.index] = of[verdict][:, slot.index]
     done.rows = {
         "times": asset.times[later],
         "labels": asset.labels[later],
@@ -86,7 +93,7 @@ def train_asset(job: TrainJob, spec: ClassSpec, heads: Sequence[Head | None], as
         "parts": asset.parts[later],
         "values": _outputs(spec, slots, answer),
         "class_values": _outputs(spec, slots, of_class),
-        "own_values": _outputs(spec, slots, of_own),
+        **{_CANDIDATES[why]: _outputs(spec, slots, values) for why, values in of.items()},
         "levels": np.broadcast_to(_levels(spec, slots, done.reasons), (len(later), len(spec.targets))),
     }
     return done
@@ -101,10 +108,12 @@ def _try_own(
     later: npt.NDArray[np.int64],
     margins: Floats,
     done: OwnHeads,
-) -> tuple[Head, Floats] | None:
-    """The candidate and its margins on the rows `later`, if one could be trained; the verdict goes into `done`.
+) -> dict[Why, tuple[Head, Floats]]:
+    """The candidates and their margins on the rows `later`, if any could be trained; the verdict goes into `done`.
 
-    `margins` float32[n]: the class's, of every row of the asset.
+    `margins` float32[n]: the class's, of every row of the asset. First the class answers; then own trees on top of it
+    have to beat it by more than luck, and then a forest without it has to beat the better of these. Of equals the one
+    that leans more on the class stays.
     """
     label = slot_label(spec, slot, asset.features, asset.labels)
     part = np.where(np.isfinite(label), asset.parts[:, slot.output], np.uint8(TEST))
@@ -113,13 +122,23 @@ def _try_own(
     own = fit_own_head(spec, slot, head, train, valid, _lives(job, spec, slot, asset), job.seed, start)
     if isinstance(own, Why):
         done.reasons[slot.index] = own
-        return None
-    own_margins = own.final.margins(asset.features[later], margins[later])
+        return {}
+    tried = {Why.OWN_HEAD_KEPT: (own, own.final.margins(asset.features[later], margins[later]))}
+    if spec.model.asset_alone:
+        alone = fit_alone_head(spec, slot, head, train, valid, job.seed)
+        tried[Why.ALONE_HEAD_KEPT] = (alone, alone.final.margins(asset.features[later]))
     done.tried[slot.index] = True
-    won, losses = earns_its_place(slot, valid.label, start[1], own_margins[part[later] == VALID])
-    done.losses[slot.index] = losses
-    done.reasons[slot.index] = Why.OWN_HEAD_KEPT if won else Why.DID_NOT_BEAT_CLASS
-    return own, own_margins
+    done.reasons[slot.index] = Why.DID_NOT_BEAT_CLASS
+    standing = start[1]
+    for place, (why, (_, of_later)) in enumerate(tried.items(), 1):
+        found = of_later[part[later] == VALID]
+        won, (before, after) = earns_its_place(slot, valid.label, standing, found)
+        if place == 1:
+            done.losses[slot.index, 0] = before
+        done.losses[slot.index, place] = after
+        if won:
+            done.reasons[slot.index], standing = why, found
+    return tried
 
 
 def _rows(asset: AssetRows, label: Floats, wanted: npt.NDArray[np.bool_]) -> Rows:
@@ -149,7 +168,7 @@ def _levels(spec: ClassSpec, slots: Sequence[Slot], reasons: npt.NDArray[np.uint
     """uint8[O]: the deepest level that has a part in each output."""
     levels = np.full(len(spec.targets), NONE_LEVEL, np.uint8)
     for slot in slots:
-        reason = reasons[slot.index]
-        level = {Why.OWN_HEAD_KEPT: ASSET_LEVEL, Why.NO_CLASS_HEAD: NONE_LEVEL}.get(Why(reason), CLASS_LEVEL)
+        reason = Why(reasons[slot.index])
+        level = ASSET_LEVEL if reason in KEPT else NONE_LEVEL if reason == Why.NO_CLASS_HEAD else CLASS_LEVEL
         levels[slot.output] = max(levels[slot.output], level)
     return levels

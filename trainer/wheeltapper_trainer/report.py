@@ -18,6 +18,7 @@ from wheeltapper.wording import feature_in_words
 from wheeltapper_command.progress import clock
 
 from wheeltapper_trainer import plots
+from wheeltapper_trainer.evaluation import JUDGED_BY
 from wheeltapper_trainer.job import TrainJob
 from wheeltapper_trainer.wording import FIGURES, LEVELS, WHY, verdict
 
@@ -32,7 +33,6 @@ _SHOWN = {
     "failure": ("pr_auc", "roc_auc", "brier", "calibration_error"),
     "anomaly": ("pr_auc", "roc_auc"),
 }
-_JUDGED_BY = {"rul": "rmse", "failure": "pr_auc", "anomaly": "pr_auc"}  # compares levels
 _ALARMS = (
     "recall", "precision", "lead_median_hours", "cases_per_asset_week", "false_per_asset_week", "inspection_precision",
     "cost_per_asset_month",
@@ -140,7 +140,7 @@ def _class_view(spec: ClassSpec, entry: Document) -> dict[str, Any]:
         {
             **output,
             "shown": [f for f in _SHOWN[output["kind"]] if _known(output, f)],
-            "judged_by": _JUDGED_BY[output["kind"]],
+            "judged_by": JUDGED_BY[output["kind"]],
             "best": _best(output),
             "budget": spec.alarm.budget_per_asset_week / len(entry["outputs"]),
         }
@@ -152,6 +152,7 @@ def _class_view(spec: ClassSpec, entry: Document) -> dict[str, Any]:
         "assets": entry["assets"],
         "budget": spec.alarm.budget_per_asset_week,
         "outputs": outputs,
+        "level_names": {level: name for level, name in LEVELS.items() if all(level in o["levels"] for o in outputs)},
         "alarm_figures": [name for name in _ALARMS if any(name in o["levels"]["answering"] for o in outputs)],
         "heads": entry["heads"],
         "worst_assets": entry["worst_assets"],
@@ -170,7 +171,7 @@ def _known(output: Document, name: str) -> bool:
 
 def _best(output: Document) -> str:
     """The level with the best figure of this output; "" where no level stands out."""
-    name = _JUDGED_BY[output["kind"]]
+    name = JUDGED_BY[output["kind"]]
     found = {level: figures[name]["value"] for level, figures in output["levels"].items()}
     ordered: list[str] = sorted((level for level in found if found[level] is not None), key=lambda level: found[level])
     if output["kind"] != "rul":

@@ -13,9 +13,10 @@ import numpy.typing as npt
 from wheeltapper_trainer.job import UNUSED, Chunk, TrainJob
 
 ROW_COLUMNS = ("times", "labels", "raw_labels", "parts", "levels", "values", "class_values", "own_values")
+_ASKED_COLUMNS = ("alone_values",)  # where the class asks for forests without it
 _ASSET_COLUMNS = ("asset_ids", "reasons", "tried", "losses")
 _FAILURE_COLUMNS = ("failure_times", "failure_codes")
-_READ = (*ROW_COLUMNS, *_ASSET_COLUMNS, *_FAILURE_COLUMNS, "row_begin", "failure_begin")
+_READ = (*ROW_COLUMNS, *_ASKED_COLUMNS, *_ASSET_COLUMNS, *_FAILURE_COLUMNS, "row_begin", "failure_begin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class ClassScores:
     times int64[n] µs; labels and raw_labels (rul without cap) float32[n, O]; parts, levels uint8[n, O]; values by the
     head that answers, class_values by the class alone, own_values by own heads wherever one was tried: float32[n, O].
     Failures of asset a: failure_begin[a]:failure_begin[a+1]. reasons uint8[A, S], tried bool[A, S], losses
-    float32[A, S, 2].
+    float32[A, S, 2]. Where own forests without the class were asked for, alone_values are by those wherever one was
+    tried, and losses is float32[A, S, 3]; None otherwise.
     """
 
     asset_ids: npt.NDArray[np.str_]
@@ -44,6 +46,7 @@ class ClassScores:
     reasons: npt.NDArray[np.uint8]
     tried: npt.NDArray[np.bool_]
     losses: npt.NDArray[np.float32]
+    alone_values: npt.NDArray[np.float32] | None = None
 
     def failures(self, asset: int, code: str | None) -> npt.NDArray[np.int64]:
         """int64[k]: when an asset failed with `code` (None: with any)."""
@@ -78,7 +81,8 @@ def load_scores(job: TrainJob, asset_class: str, chunks: Sequence[Chunk]) -> Cla
     rows, begin = _ranges(files, "row_begin", order)
     failures, failure_begin = _ranges(files, "failure_begin", order)
     per_asset = {name: column(name)[order] for name in _ASSET_COLUMNS}
-    per_row = {name: column(name)[rows] for name in ROW_COLUMNS}
+    asked = [name for name in _ASKED_COLUMNS if name in files[0]]
+    per_row = {name: column(name)[rows] for name in (*ROW_COLUMNS, *asked)}
     per_failure = {name: column(name)[failures] for name in _FAILURE_COLUMNS}
     return ClassScores(begin=begin, failure_begin=failure_begin, **per_asset, **per_row, **per_failure)
 

@@ -23,7 +23,12 @@ FIGURES = {
     "cost_per_asset_month": "cost per asset and month",
 }
 
-LEVELS = {"class": "class alone", "own": "own head wherever tried", "answering": "what answers"}
+LEVELS = {
+    "class": "class alone",
+    "own": "own head wherever tried",
+    "alone": "own head without its class",
+    "answering": "what answers",
+}
 
 WHY = {
     "OWN_HEAD_KEPT": "own head kept",
@@ -34,6 +39,7 @@ WHY = {
     "QUARANTINED": "set aside",
     "NOT_TRAINED": "not asked for",
     "NO_CLASS_HEAD": "class has no head",
+    "ALONE_HEAD_KEPT": "own head without its class kept",
 }
 
 
