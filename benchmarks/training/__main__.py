@@ -133,6 +133,7 @@ def run(module: str, *words: object) -> dict[str, Any]:
     line = [sys.executable, "-m", f"benchmarks.training.{module}", *map(str, words)]
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0"}
+    environment["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # under `uv run` Ray would upload this folder to its workers
     environment["BENCHMARK_BEGAN"] = str(time.time())
     sys.stderr.write(f"{module} {' '.join(map(str, words))}\n")
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
