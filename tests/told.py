@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from wheeltapper.answers import Answers
 from wheeltapper.live import LiveFleet
-from wheeltapper_gateway.link import Delivery
+from wheeltapper_gateway.delivery import Delivery
 
 Row = tuple[str, int]  # asset, event time
 Answer = tuple[bool, list[Row], bytes, bytes, bytes, bytes, bytes, bytes]

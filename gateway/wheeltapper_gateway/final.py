@@ -22,7 +22,7 @@ from wheeltapper_command.reasons import reasons_text
 from wheeltapper_proto import scoring_pb2 as contract
 
 from wheeltapper_gateway.answer import SCORED, STATUS, reasons_of
-from wheeltapper_gateway.link import Delivery
+from wheeltapper_gateway.delivery import Delivery
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FORMATS = (".parquet", ".csv", ".jsonl")

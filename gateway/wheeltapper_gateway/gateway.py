@@ -26,7 +26,8 @@ from wheeltapper_command.errors import CommandError, UsageError
 
 from wheeltapper_gateway.answer import Answer, answers_of
 from wheeltapper_gateway.channel import Connector, Tls
-from wheeltapper_gateway.link import Counters, Delivery, Identity, Link
+from wheeltapper_gateway.delivery import Counters, Delivery, Identity
+from wheeltapper_gateway.link import Link
 from wheeltapper_gateway.settings import Clock, Settings
 from wheeltapper_gateway.spool import MEMORY, Kind, Name, Spool
 

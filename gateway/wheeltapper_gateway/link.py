@@ -11,7 +11,7 @@ import random
 import threading
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ import grpc
 from wheeltapper_command.errors import CommandError, Refused
 from wheeltapper_proto import scoring_pb2 as contract
 
+from wheeltapper_gateway.delivery import Counters, Delivery, Identity
 from wheeltapper_gateway.settings import ASSETS_PER_OPEN, Clock, Settings
 from wheeltapper_gateway.spool import Block, Kind, Name, Spool
 from wheeltapper_gateway.wire import (
@@ -46,47 +47,12 @@ _REFUSALS = {
 
 
 @dataclass(slots=True)
-class Counters:
-    """What a gateway did since it was opened. Rows are readings and events."""
-
-    sent_rows: int = 0  # put on the wire for the first time
-    resent_rows: int = 0
-    answered_rows: int = 0
-    revised_rows: int = 0
-    refused_events: int = 0  # event rows answered other than TAKEN
-    dropped_rows: int = 0  # by the byte budget of the spool, never sent
-    dropped_answers: int = 0  # rows that nobody fetched with `answers()`
-    reconnects: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who speaks and of what; the same for every conversation."""
-
-    gateway: str
-    asset_class: str
-    sensors: tuple[str, ...]
-    attributes: tuple[str, ...] = ()
-    attributes_of: Mapping[str, Sequence[float]] = field(default_factory=dict)  # asset id → one value per attribute
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """Scores on their way to the application, with what is needed to read them."""
-
-    scores: Scores
-    assets: tuple[str, ...] | list[str]  # asset id of each row
-    columns: Columns
-    revision: bool
-    latency_seconds: float  # from handing the block to gRPC to its answer; 0 for revisions
-
-
-@dataclass(slots=True)
 class _Flight:
     block: Block
     sent_at: float = 0.0
     sent: bool = False
     answered: bool = False
+    revisions: list[Scores] = field(default_factory=list)  # heard ahead of the answer that they belong to
 
 
 class Link:
@@ -153,6 +119,8 @@ class Link:
         self._asked_assets = self._asked_codes = 0
         self._heard_at = self._clock.monotonic()
         self._resend = deque(sorted(self._flights))
+        for flight in self._flights.values():
+            flight.revisions.clear()
         self._opened_here = self._progress = False
         self._cause: CommandError | None = None  # why this conversation ended
 
@@ -363,33 +331,36 @@ class Link:
         flight = self._flights.get(scores.sequence)
         if flight is None:
             return  # settled before the connection broke
-        if not flight.answered:
-            self._tell(scores, flight, revision)
-        if not revision:
-            # Only now: a program that is killed before it was told asks again.
-            flight.answered = True
-            if not self._settings.durable:
-                self._settle([scores.sequence])
-
-    def _tell(self, scores: Scores, flight: _Flight, revision: bool) -> None:
-        """Hand over what was answered for the first time."""
-        latency = 0.0
+        if revision and not flight.answered:
+            flight.revisions.append(scores)  # told with the answer: if that is lost, all of it comes again
         if revision:
-            self.counters.revised_rows += len(scores)
-            assets = [self._ids.get(handle, "") for handle in scores.handles]
-        else:
-            if len(scores) != len(flight.block):
-                raise ProtocolError(
-                    f"expected {len(flight.block)} rows in the answer to block {scores.sequence}, found {len(scores)}"
-                )
-            latency = self._clock.monotonic() - flight.sent_at
-            self.counters.answered_rows += len(scores)
-            if flight.block.kind is Kind.EVENTS:
-                self.counters.refused_events += len(scores) - scores.status.count(contract.ROW_STATUS_TAKEN)
-                return
-            ids = self._spool.names(Name.ASSET)
-            assets = [ids[number] for number in flight.block.assets]
-        self._deliver(Delivery(scores, assets, self._columns, revision, latency))
+            return
+        if not flight.answered:
+            self._tell(scores, flight)
+        # Only now: a program that is killed before it was told asks again.
+        flight.answered = True
+        if not self._settings.durable:
+            self._settle([scores.sequence])
+
+    def _tell(self, scores: Scores, flight: _Flight) -> None:
+        """Hand over what was answered for the first time: the revisions, then the block's own scores."""
+        if len(scores) != len(flight.block):
+            raise ProtocolError(
+                f"expected {len(flight.block)} rows in the answer to block {scores.sequence}, found {len(scores)}"
+            )
+        for revised in flight.revisions:
+            self.counters.revised_rows += len(revised)
+            names = [self._ids.get(handle, "") for handle in revised.handles]
+            self._deliver(Delivery(revised, names, self._columns, revision=True, latency_seconds=0.0))
+        flight.revisions.clear()
+        self.counters.answered_rows += len(scores)
+        if flight.block.kind is Kind.EVENTS:
+            self.counters.refused_events += len(scores) - scores.status.count(contract.ROW_STATUS_TAKEN)
+            return
+        latency = self._clock.monotonic() - flight.sent_at
+        ids = self._spool.names(Name.ASSET)
+        assets = [ids[number] for number in flight.block.assets]
+        self._deliver(Delivery(scores, assets, self._columns, revision=False, latency_seconds=latency))
 
     def _settle(self, sequences: list[int]) -> None:
         if sequences:

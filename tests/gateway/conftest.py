@@ -37,6 +37,8 @@ class EchoScorer(scoring_pb2_grpc.ScoringServicer):
         self.refuse: tuple[grpc.StatusCode, str] | None = None
         self.rows_max = 4096
         self.revise = False  # each block revises the first row of the block before
+        self.cut_revisions = 0  # streams that break after revisions, before the scores that belong to them
+        self.revisions: dict[int, pb.ScoreBlock] = {}  # by the block that caused them, told again when it comes again
         self._server = grpc.server(futures.ThreadPoolExecutor(8))
         scoring_pb2_grpc.add_ScoringServicer_to_server(self, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
@@ -76,8 +78,13 @@ class EchoScorer(scoring_pb2_grpc.ScoringServicer):
                 context.abort(grpc.StatusCode.UNAVAILABLE, "cable cut")
             if self.revise and body == "readings":
                 if before is not None:
-                    yield pb.StreamResponse(revisions=self._revision(before, block.sequence))
+                    self.revisions.setdefault(block.sequence, self._revision(before, block.sequence))
                 before = scores
+                if block.sequence in self.revisions:
+                    yield pb.StreamResponse(revisions=self.revisions[block.sequence])
+                    if self.cut_revisions > 0:
+                        self.cut_revisions -= 1
+                        context.abort(grpc.StatusCode.UNAVAILABLE, "cable cut")
             yield pb.StreamResponse(scores=scores)
             if opened.ack == pb.ACK_LEVEL_DURABLE and self.acks:
                 yield pb.StreamResponse(ack=pb.Ack(sequence=block.sequence))

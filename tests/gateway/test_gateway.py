@@ -284,6 +284,18 @@ def test_revisions_come_as_answers(scorer: Any) -> None:
     assert (second.asset, second.time_us, second.scores["rul"]) == ("pump-001", 7, 70.0)
 
 
+def test_revisions_are_told_once_where_the_line_breaks_before_their_scores(scorer: Any) -> None:
+    scorer.revise, scorer.cut_revisions = True, 3
+    with gateway_to(scorer.address) as gateway:
+        send(gateway, range(7, 8))
+        assert gateway.flush(10)
+        send(gateway, range(8, 9))
+        assert gateway.flush(10)
+        told = [(answer.revision, answer.time_us) for answer in gateway.answers(timeout=0.3)]
+        assert (gateway.counters.revised_rows, scorer.cut_revisions) == (1, 0)
+    assert told == [(False, 7), (True, 7), (False, 8)]
+
+
 def test_unfetched_answers_are_bounded_and_counted(scorer: Any) -> None:
     with gateway_to(scorer.address, {"batch_rows": 1, "answers_rows_max": 10}) as gateway:
         send(gateway, range(30))

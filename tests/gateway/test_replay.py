@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from wheeltapper_command.errors import CommandError, NotFound, Refused, UsageError
 from wheeltapper_command.progress import Progress
 from wheeltapper_gateway import history, verbs
+from wheeltapper_gateway.delivery import Delivery
 from wheeltapper_gateway.disorder import Disorder, disordered
 from wheeltapper_gateway.final import FinalAnswers, joined, write_answers
-from wheeltapper_gateway.link import Delivery
 from wheeltapper_gateway.replay import Plan, open_history, replay
 from wheeltapper_gateway.rows import Rows, parse_time
 from wheeltapper_gateway.wire import Columns, Reasons, Scores
