@@ -34,7 +34,7 @@ def act(folder: str, names: tuple[str, ...]) -> int:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with Cluster(cpus=2) as found:
+    with Cluster(cpus=2, preload=["wave"]) as found:
         yield found
 
 
@@ -98,6 +98,21 @@ def test_a_worker_imports_nothing_that_it_does_not_use(cluster: Cluster) -> None
     [ended] = cluster.run(imported, [Task("imports", ("wheeltapper_trainer.chunk",))])
     assert isinstance(ended, Done)
     assert ended.result == []
+
+
+def loaded(name: str) -> bool:
+    return name in sys.modules
+
+
+def test_a_start_brings_what_is_needed_and_no_more(cluster: Cluster) -> None:
+    ended = cluster.run(loaded, [Task(name, (name,)) for name in ("wave", "aifc")])
+    assert {one.task.name: one.result for one in ended if isinstance(one, Done)} == {"wave": True, "aifc": False}
+    from ray._private.worker import _global_node  # not before Ray's environment is set
+
+    assert _global_node is not None
+    started = set(_global_node.all_processes)
+    assert {"gcs_server", "raylet"} <= started
+    assert not started & {"dashboard", "monitor", "log_monitor"}
 
 
 def test_order_is_kept_and_no_more_tasks_fly_than_cpus(cluster: Cluster, tmp_path: Path) -> None:

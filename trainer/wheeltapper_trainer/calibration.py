@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import isotonic_regression, minimize  # type: ignore[import-untyped]
 
 KNOTS_MAX = 32
 _POSITIVES_FOR_ISOTONIC = 200  # rows; below it the logistic generalises better
@@ -57,6 +56,8 @@ def _platt(
         total = float(weight.sum())
         return value / total, np.array([slope @ margin, slope.sum()]) / total
 
+    from scipy.optimize import minimize  # type: ignore[import-untyped]  # noqa: PLC0415  read late, like the other one
+
     found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0.05, 20.0), (-20.0, 20.0)])
     return Calibration(float(np.float32(found.x[0])), float(np.float32(found.x[1])), np.empty((0, 2), np.float32))
 
@@ -66,6 +67,8 @@ def _isotonic(
 ) -> Calibration:
     order = np.argsort(margin, kind="stable")
     margin, label, weight = margin[order], label[order], weight[order]
+    from scipy.optimize import isotonic_regression  # noqa: PLC0415  only class heads need it; workers start without
+
     blocks = isotonic_regression(label, weights=weight).blocks
     total = np.add.reduceat(weight, blocks[:-1])
     centre = np.add.reduceat(weight * margin, blocks[:-1]) / total

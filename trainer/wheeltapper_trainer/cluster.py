@@ -29,7 +29,11 @@ _POLL_S = 0.2  # how often deadlines are looked at
 _WORKER_START_S_MAX = 180.0  # a new worker's start and imports, on a machine that is busy
 _COUNT_S = 5.0  # how often the cores of a cluster of several machines are counted again: machines come and go
 _STOP_S_MAX = 60.0
+_AHEAD = 1  # tasks sent for each running one: at most so many others take their time before it begins
 _STARTS_MAX = 3  # Ray gives its own processes 30 s, which a busy machine may not have
+# What Ray starts beside every cluster of its own, and nobody here asks: its dashboard, which `init` waits for, its
+# autoscaler, and the carrier of workers' output to the driver. Three Python processes that compete with the workers.
+_SERVICES = ("start_api_server", "start_monitor", "start_log_monitor")
 
 # One thread per library in every worker: the cores are shared out by tasks, not fought over by them.
 _WORKER_ENVIRONMENT = {
@@ -87,12 +91,14 @@ class Cluster:
 
     Entering returns at once: Ray starts in a thread of its own, because its start takes seconds the caller can use.
     That thread lives as long as the cluster, since Ray ties its processes' lives to the thread that began them.
+
+    preload: modules that this machine's workers import while they start, before there is work.
     """
 
-    def __init__(self, cpus: int, address: str = "") -> None:
+    def __init__(self, cpus: int, address: str = "", preload: Sequence[str] = ()) -> None:
         if cpus < 1:
             raise UsageError(f"training needs at least one CPU, found {cpus}")
-        self._cpus, self._address = cpus, address
+        self._cpus, self._address, self._preload = cpus, address, list(preload)
         self._ready, self._stop = threading.Event(), threading.Event()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._live, args=(1, time.monotonic()), name="ray", daemon=True)
@@ -123,8 +129,9 @@ class Cluster:
     ) -> Iterator[Done | Failed]:
         """Run `function(*task.arguments)` for every task, in the order given, and yield each as it ends.
 
-        As many tasks are in flight as there are CPUs. A deadline counts from when the task began, not from when its
-        worker did: otherwise one that hangs costs its successors, whose worker has yet to start, their time.
+        As many tasks run as there are CPUs, and as many wait with Ray, so that no worker waits for the caller to take
+        a result. A deadline counts from when the task began, not from when it was sent or its worker started: otherwise
+        one that hangs costs its successors their time.
         """
         import ray  # noqa: PLC0415  read only once its environment is set
 
@@ -142,7 +149,7 @@ class Cluster:
             while waiting or flying:
                 if self._address and time.monotonic() > counted + _COUNT_S:
                     slots, counted = _cores(ray), time.monotonic()
-                while waiting and len(flying) < slots:
+                while waiting and len(flying) < slots * (1 + _AHEAD):
                     task, attempt = waiting.popleft()
                     sent += 1
                     flight = _Flight(Path(marks.name, str(sent)), time.monotonic())
@@ -190,7 +197,14 @@ class Cluster:
                     ray.init(address=self._address, **quiet)
                     self._cpus = _cores(ray)
                 else:
-                    ray.init(address="local", num_cpus=self._cpus, object_store_memory=_STORE_BYTES, **quiet)
+                    with _without_services():
+                        ray.init(
+                            address="local",
+                            num_cpus=self._cpus,
+                            object_store_memory=_STORE_BYTES,
+                            _system_config={"preload_python_modules": self._preload},
+                            **quiet,
+                        )
                 _keep_stdout_clean()
         except Exception as error:  # whatever Ray raises is told to the caller, in whose thread it can be handled
             if not self._address and attempt < _STARTS_MAX and not self._stop.is_set():
@@ -221,7 +235,7 @@ class _Flight:
         try:
             return time.time() - self.mark.stat().st_mtime > seconds_max
         except OSError:  # not begun, or begun where this folder is not
-            return gone > seconds_max + _WORKER_START_S_MAX
+            return gone > seconds_max * (1 + _AHEAD) + _WORKER_START_S_MAX
 
 
 def _announced(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -265,6 +279,21 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _without_services() -> Iterator[None]:
+    """Let Ray start without `_SERVICES`; a Ray that names them otherwise starts with them."""
+    from ray._private.node import Node  # noqa: PLC0415
+
+    known = {name: getattr(Node, name) for name in _SERVICES if hasattr(Node, name)}
+    for name in known:
+        setattr(Node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, start in known.items():
+            setattr(Node, name, start)
 
 
 def _keep_stdout_clean() -> None:

@@ -165,7 +165,7 @@ def _run(order: Order, pack: Pack, tasks: Sequence[Task], readings: int) -> Iter
     """Every task's end, in any order: on a cluster, on worker processes of this machine, or on threads."""
     many = order.cpus > 1 and len(tasks) > 1 and readings >= order.workers_from and order.device == "cpu"
     if order.pack_path is not None and (order.address or many):
-        with Cluster(order.cpus, order.address) as cluster:
+        with Cluster(order.cpus, order.address, preload=["wheeltapper_trainer.offline_chunk"]) as cluster:
             yield from cluster.run(score_chunk, tasks, order.limits)
         return
 

@@ -11,8 +11,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
+import numpy as np
 from wheeltapper.errors import ConfigError
 from wheeltapper.spec import FleetSpec
 
@@ -22,6 +25,9 @@ from wheeltapper_trainer.job import Chunk
 _CHUNKS_WANTED = 32  # so many give a steady progress and an even end on a few cores
 _ROWS_MIN, _ROWS_MAX = 2_000, 40_000  # a task much shorter than its start wastes it; a longer one makes others wait
 _ASSETS_MAX = 64
+# The last quarter of the rows goes out in ever smaller chunks, so that all cores end at about the same time:
+# (rows before, as a share of all; how many times smaller).
+_TAPER = ((3 / 4, 1), (7 / 8, 2), (15 / 16, 4), (1.0, 8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ def check_history(history: History, spec: FleetSpec) -> None:
 
 
 def groups_of(parts: Iterable[Part], spec: FleetSpec) -> list[Group]:
-    """Every asset with readings of the fleet's classes, in groups of about equal rows; most rows first.
+    """Every asset with readings of the fleet's classes, in groups of about equal rows until near the end; most first.
 
     A group's assets lie beside one another in one file, so that reading them is one sweep.
     """
@@ -65,8 +71,13 @@ def groups_of(parts: Iterable[Part], spec: FleetSpec) -> list[Group]:
     total = sum(part.rows for part in wanted)
     rows_aim = min(max(total // _CHUNKS_WANTED, _ROWS_MIN), _ROWS_MAX)
     groups: list[Group] = []
+    behind = 0
     for run in _runs(sorted(wanted, key=lambda part: (part.asset_class, part.file, part.asset_id))):
-        groups.extend(_cut(run, rows_aim))
+        ends = behind + np.cumsum([part.rows for part in run])
+        smaller = [next(times for share, times in _TAPER if end <= share * total) for end in ends.tolist()]
+        for times, piece in groupby(zip(smaller, run, strict=True), key=itemgetter(0)):
+            groups.extend(_cut([part for _, part in piece], max(rows_aim // times, _ROWS_MIN)))
+        behind = int(ends[-1])
     return sorted(groups, key=lambda group: (-group.rows, group.asset_class, group.asset_ids))
 
 

@@ -32,7 +32,6 @@ from wheeltapper_trainer.job import ChunkDone, ClassDone, TrainJob
 from wheeltapper_trainer.ledger import Ledger
 from wheeltapper_trainer.lineage import lineage_of, versions
 from wheeltapper_trainer.plan import Group, check_history, groups_of
-from wheeltapper_trainer.report import write_report
 from wheeltapper_trainer.split import resolve_split
 from wheeltapper_trainer.stages import Stages
 from wheeltapper_trainer.thresholds import choose_thresholds
@@ -106,7 +105,7 @@ def lost(planned: Planned) -> dict[str, str]:
 def train(order: Order, progress: Progress) -> Trained:
     """Train a fleet and publish it as a candidate. Raises CommandError where nothing can be published."""
     planned = plan(order)
-    with Cluster(order.cpus, order.address) as cluster:
+    with Cluster(order.cpus, order.address, preload=["wheeltapper_trainer.chunk"]) as cluster:
         return train_on(cluster, planned, order, progress)
 
 
@@ -166,6 +165,8 @@ def train_on(cluster: Cluster, planned: Planned, order: Order, progress: Progres
         "report": str(order.report),
     }
     ledger.prune(order.keep_runs)
+    from wheeltapper_trainer.report import write_report  # noqa: PLC0415  its plots' library would hold up the start
+
     progress.say(f"report: {order.report}")
     changes = None if production is None else difference(describe(production[1]), describe(pack))
     write_report(order.report, planned.job, evaluation, result, lineage, production and production[0], changes)

@@ -61,7 +61,7 @@ def tune(order: TuneOrder, progress: Progress) -> Document:
 
     Raises CommandError where a class has no folds to be judged on.
     """
-    with Cluster(order.cpus, order.address) as cluster:
+    with Cluster(order.cpus, order.address, preload=["wheeltapper_trainer.tuning_folds"]) as cluster:
         return tune_on(cluster, order, progress)
 
 
