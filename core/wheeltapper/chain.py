@@ -153,18 +153,18 @@ def check_signature(entry: Entry, trusted: TrustedKeys) -> None:
     trusted.check(f"release entry {entry.number}", entry.document["key"], unsigned, entry.document["signature"])
 
 
-def replay(entries: Iterable[Entry]) -> dict[str, StageState]:
-    """Where every stage stands after `entries` (a whole chain, in order)."""
-    states: dict[str, StageState] = {}
+def replay(entries: Iterable[Entry], before: Mapping[str, StageState] | None = None) -> dict[str, StageState]:
+    """Where every stage stands after `entries`, in order: a whole chain, or what follows one that says `before`."""
+    states = dict(before or {})
     for entry in entries:
         if entry.stage is None:
             continue
-        before = states[entry.stage].trail if entry.stage in states else ()
-        if entry.action == "rollback" and entry.release in before:
-            last = len(before) - 1 - before[::-1].index(entry.release)
-            trail = before[: last + 1]
+        trail = states[entry.stage].trail if entry.stage in states else ()
+        if entry.action == "rollback" and entry.release in trail:
+            last = len(trail) - 1 - trail[::-1].index(entry.release)
+            trail = trail[: last + 1]
         else:
-            trail = (*before, entry.release)
+            trail = (*trail, entry.release)
         states[entry.stage] = StageState(entry.release, entry.number, trail)
     return states
 

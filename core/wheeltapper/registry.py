@@ -261,14 +261,11 @@ class Registry:
     def _refresh(self) -> None:
         """Read the entries that were added since."""
         self._require()
-        found = False
         previous = self._entries[-1].sha256 if self._entries else ""
         while entry := read_entry(self.path / "releases", len(self._entries) + 1, previous):
             self._entries.append(entry)
+            self._states = replay([entry], self._states)
             previous = entry.sha256
-            found = True
-        if found:
-            self._states = replay(self._entries)
 
     def _require(self) -> None:
         if not (self.path / "releases").is_dir():

@@ -147,8 +147,9 @@ async def follow(
             if token == served or (token == failed and began < retry_at):
                 continue
             loaded = await asyncio.to_thread(source.load)
-            before = fleet.release
+            before, retired = fleet.release, [fleet.pack]
             fleet.swap(await asyncio.to_thread(fleet.prepare, loaded.pack, loaded.release))
+            await asyncio.to_thread(retired.clear)  # unmapping a large pack takes longer than a block may wait
         except (CommandError, OSError) as error:
             failures = failures + 1 if token == failed else 1
             failed, retry_at = token, began + min(poll_s * 2.0 ** min(failures, 10), max(poll_s, _RETRY_S_MAX))

@@ -12,7 +12,7 @@ from wheeltapper.device import fleet_on
 from wheeltapper.errors import CommandError
 from wheeltapper.live import LiveFleet
 
-from wheeltapper_scorer import logs
+from wheeltapper_scorer import logs, pauses
 from wheeltapper_scorer.counters import Counters
 from wheeltapper_scorer.disk import Disk, Folder
 from wheeltapper_scorer.doctor import Doctor
@@ -53,6 +53,7 @@ def serve(settings: Settings, source: Source, ready: Ready, disk: Disk | None = 
     points = recovered.points if recovered is not None else points_of(settings)
     guard = Guard(settings)
     obey(guard.switch, source.blocked())
+    pauses.shorten()
     with asyncio.Runner(loop_factory=Loop) as runner:
         runner.run(_run(settings, source, loaded.token, fleet, points, journal, counters, guard, ready))
     logs.info("stopped", **counters.report())

@@ -333,6 +333,16 @@ def test_a_broken_chain_serves_nothing(tmp_path: Path) -> None:
         registry.resolve("production")
 
 
+def test_what_came_before_a_damaged_entry_counts_once_that_entry_is_gone(tmp_path: Path) -> None:
+    path = registry_of(tmp_path, releases=3).path
+    reader, last = Registry(path), path / "releases" / "3.json"
+    last.write_bytes(b"no entry")
+    with pytest.raises(Refused):
+        reader.stages()
+    last.unlink()
+    assert reader.stages()["candidate"].release == 2
+
+
 def test_a_pointer_somebody_wrote_serves_nothing_until_it_is_repaired(tmp_path: Path) -> None:
     registry = registry_of(tmp_path)
     climb(registry, 1)
