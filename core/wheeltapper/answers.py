@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +10,7 @@ import numpy.typing as npt
 from wheeltapper.scoring import Columns
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
+class Answers(NamedTuple):
     """Answers of n rows, O outputs, F features.
 
     rows int64 [n] state row, −1 unknown; times int64 [n] µs; status uint8 [n] (RowStatus); values float32 [n, O], NaN
@@ -30,8 +29,7 @@ class Answers:
     revisions: Answers | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EventAnswers:
+class EventAnswers(NamedTuple):
     """status uint8 [n] of the events (TAKEN, FUTURE, UNKNOWN_HANDLE) and the readings they changed."""
 
     status: npt.NDArray[np.uint8]
@@ -40,9 +38,15 @@ class EventAnswers:
 
 def columns(n: int, outputs: int, features: int) -> Columns:
     """Answers of `n` rows, to be filled; features: 0 where nobody asked for them."""
+    return columns_of(np.empty(n, np.int64), np.empty(n, np.int64), outputs, features)
+
+
+def columns_of(rows: npt.NDArray[np.int64], times: npt.NDArray[np.int64], outputs: int, features: int) -> Columns:
+    """Answers to a block, to be filled: its own rows and times are part of them. Otherwise as `columns`."""
+    n = len(rows)
     return Columns(
-        np.empty(n, np.int64),
-        np.empty(n, np.int64),
+        rows,
+        times,
         np.empty(n, np.uint8),
         np.empty((n, outputs), np.float32),
         np.empty((n, outputs), np.uint8),
@@ -68,4 +72,4 @@ def joined(parts: list[Columns], want_features: bool) -> Answers | None:
 def answers(columns: Columns, revisions: list[Columns], want_features: bool) -> Answers:
     """Filled columns and the revisions that came with them."""
     features = columns.features if want_features else None
-    return Answers(*columns[:-1], features=features, revisions=joined(revisions, want_features))
+    return Answers(*columns[:-1], features, joined(revisions, want_features) if revisions else None)

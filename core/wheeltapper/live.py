@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wheeltapper.alarms import RAISED
-from wheeltapper.answers import Answers, EventAnswers, answers, columns, first, joined
+from wheeltapper.answers import Answers, EventAnswers, answers, columns_of, first, joined
 from wheeltapper.bound import Bound, bind, room_for, score_rows, take_rows, work_for
 from wheeltapper.carrying import carry_windows
 from wheeltapper.errors import Refused
@@ -180,13 +180,13 @@ class LiveFleet:
     ) -> Answers:
         """Answer a block. rows int64 [n] from `open_assets`, −1 = unknown; values float32 [n, sensors], NaN = missing.
 
-        `historical` rows are scored and raise no alarm. A `repeated` block is answered with the revisions of its first
-        time again.
+        The answers keep `rows` and `times` as theirs. `historical` rows are scored and raise no alarm. A `repeated`
+        block is answered with the revisions of its first time again.
         """
         live = self._class(asset_class)
         n = len(rows)
         live.make_room(n)
-        out = columns(n, len(live.known.outputs), live.plan.features if want_features else 0)
+        out = columns_of(rows, times, len(live.known.outputs), live.plan.features if want_features else 0)
         revisions: list[Columns] = []
         start = 0
         while start < n:

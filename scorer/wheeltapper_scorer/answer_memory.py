@@ -8,6 +8,7 @@ so the newest answers are kept, 1 MiB of them. What was forgotten is scored anew
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from wheeltapper_scorer.wire import Scores
 
 OVERHEAD_BYTES = 1_024  # of the objects around an answer's columns
 _MIB = 1024 * 1024
+_COUNT = struct.Struct("<Q")
 _UNSETTLED_BYTES_MAX = _MIB  # of a gateway that never said what is settled
 
 
@@ -49,8 +51,7 @@ class Named(NamedTuple):
     wanted: tuple[bool, int, bool]  # want_features, reasons_top, reasons_always
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """An answer as it was given, but for handles, which are a stream's own: here they are rows of the fleet."""
 
     asked: Asked
@@ -127,10 +128,13 @@ class AnswerMemory:
             self.keep(gateway, epoch, told)
 
     def _of(self, gateway: str, epoch: int) -> Kept:
-        kept = self._kept.setdefault((gateway, epoch), Kept())
-        self._kept.move_to_end((gateway, epoch))
-        while len(self._kept) > self._gateways_max:
-            self._forget_silent()
+        kept = self._kept.get((gateway, epoch))
+        if kept is None:
+            kept = self._kept[gateway, epoch] = Kept()
+            while len(self._kept) > self._gateways_max:
+                self._forget_silent()
+        else:
+            self._kept.move_to_end((gateway, epoch))
         return kept
 
     def _forget_silent(self) -> None:
@@ -146,7 +150,5 @@ class AnswerMemory:
 
 def asked(body: Body, sequence: int, columns: Sequence[NDArray[Any]]) -> Asked:
     """The name of a block whose answer depends on these columns, contiguous ones."""
-    check = 0
-    for column in columns:
-        check = zlib.crc32(column.data, zlib.crc32(len(column).to_bytes(8, "little"), check))
-    return Asked(body, sequence, check)
+    parts = [part for column in columns for part in (_COUNT.pack(len(column)), column.data)]
+    return Asked(body, sequence, zlib.crc32(b"".join(parts)))

@@ -45,8 +45,11 @@ class Counters:
     def count_rows(self, status: NDArray[np.uint8], health: NDArray[np.uint8]) -> None:
         """One answered block, by the RowStatus and the Health bits of its rows."""
         self.blocks += 1
-        self.rows += np.bincount(status, minlength=len(self.rows))
-        if health.any():
+        if np.count_nonzero(status):
+            self.rows += np.bincount(status, minlength=len(self.rows))
+        else:
+            self.rows[scoring_pb2.ROW_STATUS_OK] += len(status)
+        if np.count_nonzero(health):
             self.health += np.unpackbits(health[:, None], axis=1, bitorder="little").sum(axis=0, dtype=np.int64)
 
     def count_refusal(self, reason: str) -> None:

@@ -16,6 +16,7 @@ class Handles:
     def __init__(self) -> None:
         self.ids: list[str] = []
         self.rows = np.empty(0, dtype=np.int64)  # of the fleet, by handle
+        self._ended = np.array([UNKNOWN])  # … and one that any handle beyond them means
         self._handle: dict[str, int] = {}
         self._order = np.empty(0, dtype=np.int64)
 
@@ -28,6 +29,7 @@ class Handles:
         self._handle.update((asset, len(self.ids) + i) for i, asset in enumerate(ids))
         self.ids += ids
         self.rows = np.concatenate((self.rows, rows.astype(np.int64)))
+        self._ended = np.append(self.rows, UNKNOWN)
         self._order = np.argsort(self.rows)
 
     def of(self, ids: Sequence[str]) -> NDArray[np.int64]:
@@ -36,10 +38,7 @@ class Handles:
 
     def rows_of(self, handles: NDArray[np.uint32]) -> NDArray[np.int64]:
         """The fleet's rows of handles, UNKNOWN where the stream has none."""
-        known = handles < len(self.rows)
-        rows = np.full(len(handles), UNKNOWN, dtype=np.int64)
-        rows[known] = self.rows[handles[known]]
-        return rows
+        return self._ended.take(handles, mode="clip")
 
     def of_rows(self, rows: NDArray[np.int64]) -> NDArray[np.uint32]:
         """The handles of rows that the stream has."""

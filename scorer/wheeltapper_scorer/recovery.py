@@ -197,7 +197,7 @@ class _Replay:
             seen = inside & (since[np.where(inside, rows, 0)] >= record.number)
             if seen.any():
                 is_whole = False  # an answer about these rows is in the snapshot, or was heard
-                block = dataclasses.replace(block, handles=np.where(seen, _NO_HANDLE, block.handles))
+                block = block._replace(handles=np.where(seen, _NO_HANDLE, block.handles))
         # The memory may be ahead of the windows here; only what was answered from it then changed nothing.
         recall = record.kind == Kind.AGAIN
         if isinstance(block, wire.Readings):

@@ -6,8 +6,7 @@ blocks. What a reading means is the fleet's business.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +27,7 @@ from wheeltapper_scorer.wire import Events, Readings, Scores
 _EXPLAINED_ROWS_MAX = 256  # of a block of which every row is explained, which costs more than scoring it
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """A block's answer: `reopened` where it has other columns than the one before, revisions, then the scores."""
 
     reopened: scoring_pb2.Opened | None
@@ -60,7 +58,8 @@ class Session:
         self._release = -1
         self._switch = switch or Switch()
         self._switch_version = self._switch.version
-        self._off = np.zeros(0, dtype=np.bool_)  # by handle: switched off by an operator
+        self._off = np.zeros(1, dtype=np.bool_)  # by handle: switched off by an operator; the last: beyond them
+        self._is_any_off = False
 
     def open(self, message: scoring_pb2.Open) -> scoring_pb2.Opened:
         """Open the stream, or add assets to it. Nothing is changed where it raises CallError."""
@@ -94,8 +93,10 @@ class Session:
         if recall and (known := self._known(question, handles)) is not None:
             return known
         reopened = self._announced()
-        values = np.full((rows_count, self._width), np.nan, dtype=np.float32)
-        values[:, self._columns] = block.values.reshape(rows_count, sensors)
+        values = block.values.reshape(rows_count, sensors)
+        if not self._is_in_order:
+            sent, values = values, np.full((rows_count, self._width), np.nan, dtype=np.float32)
+            values[:, self._columns] = sent
         answers = self._fleet.score(
             told.asset_class,
             rows,
@@ -106,7 +107,7 @@ class Session:
             want_features=self._needs_features,
             repeated=self._points.taken(told.gateway, told.epoch, block.sequence),
         )
-        silence(answers, self._off_of(handles))
+        self._silence(answers, handles)
         revisions = self._revisions(block.sequence, answers.revisions)
         answered = Answered(reopened, revisions, self._scores(block.sequence, handles, answers), now_us)
         if remember:
@@ -171,6 +172,7 @@ class Session:
         self._release = self._fleet.release
         self._width = len(spec.sensors)
         self._columns = opening.sensor_columns(spec, told.sensors)
+        self._is_in_order = np.array_equal(self._columns, np.arange(self._width))  # nothing has to be moved
         self._codes = np.array([self._fleet.event_code(told.asset_class, c) for c in told.event_codes], dtype=np.int64)
         self._outputs = self._fleet.outputs(told.asset_class)
         self._needs_features = told.want_features or told.reasons_top > 0
@@ -229,8 +231,8 @@ class Session:
         told = self._points.answers.find(who.gateway, who.epoch, question, self._named.wanted)
         if told is None:
             return None
-        revisions = [replace(one, handles=self._assets.of_rows(one.handles.astype(np.int64))) for one in told.revisions]
-        heard = [self._hushed(one) for one in (*revisions, replace(told.scores, handles=handles))]
+        revisions = [one._replace(handles=self._assets.of_rows(one.handles.astype(np.int64))) for one in told.revisions]
+        heard = [self._hushed(one) for one in (*revisions, told.scores._replace(handles=handles))]
         return Answered(self._other_columns(told.named), heard[:-1], heard[-1], told.clock_us, again=True)
 
     def _remember(self, question: Asked | None, answered: Answered) -> None:
@@ -238,27 +240,20 @@ class Session:
         if question is None:
             return
         who = self._told()
-        revisions = tuple(
-            replace(one, handles=self.rows_of(one.handles).astype(np.uint32)) for one in answered.revisions
-        )
-        rows = len(answered.scores.handles) + sum(len(one.handles) for one in revisions)
-        told = Told(
-            question,
-            answered.clock_us,
-            self._named,
-            revisions,
-            answered.scores,
-            OVERHEAD_BYTES + rows * self._row_bytes,
-        )
+        _, revisions, scores, clock_us, _ = answered
+        rows_count = len(scores.handles) + sum([len(one.handles) for one in revisions])
+        kept = [one._replace(handles=self.rows_of(one.handles).astype(np.uint32)) for one in revisions]
+        size = OVERHEAD_BYTES + rows_count * self._row_bytes
+        told = Told(question, clock_us, self._named, tuple(kept), scores, size)
         self._points.answers.keep(who.gateway, who.epoch, told)
 
     def _hushed(self, scores: Scores) -> Scores:
         """The same answer; an asset that was switched off since is not scored."""
         off = self._off_of(scores.handles)
-        if not off.any():
+        if off is None or not off.any():
             return scores
         names = ("status", "values", "levels", "alarms")
-        own = replace(scores, **{name: getattr(scores, name).copy() for name in names}, reasons=None)
+        own = scores._replace(**{name: getattr(scores, name).copy() for name in names}, reasons=None)
         silence(own, off)
         return own
 
@@ -282,22 +277,25 @@ class Session:
         """The fleet's rows of handles, −1 where this stream has none."""
         return self._assets.rows_of(handles)
 
-    def _off_of(self, handles: NDArray[np.uint32]) -> NDArray[np.bool_]:
-        """Which of the handles are of assets that an operator has switched off."""
+    def _off_of(self, handles: NDArray[np.uint32]) -> NDArray[np.bool_] | None:
+        """Which of the handles are of assets that an operator has switched off; None where none of the stream's is."""
         ids, switch = self._assets.ids, self._switch
-        if self._switch_version != switch.version or len(self._off) != len(ids):
-            self._switch_version, self._off = switch.version, switch.off(self._told().asset_class, ids)
-        known = handles < len(ids)
-        off = np.zeros(len(handles), dtype=np.bool_)
-        off[known] = self._off[handles[known]]
-        return off
+        if self._switch_version != switch.version or len(self._off) != len(ids) + 1:
+            self._switch_version = switch.version
+            self._off = np.append(switch.off(self._told().asset_class, ids), False)
+            self._is_any_off = bool(self._off.any())
+        return self._off.take(handles, mode="clip") if self._is_any_off else None
+
+    def _silence(self, answers: Answers, handles: NDArray[np.uint32]) -> None:
+        if (off := self._off_of(handles)) is not None:
+            silence(answers, off)
 
     def _revisions(self, sequence: int, answers: Answers | None) -> list[Scores]:
         """Blocks of at most rows_max rows, so that none passes the message limit."""
         if answers is None or len(answers.rows) == 0:
             return []
         handles = self._assets.of_rows(answers.rows)
-        silence(answers, self._off_of(handles))
+        self._silence(answers, handles)
         whole = self._scores(sequence, handles, answers)
         return [whole.cut(i, i + self._rows_max) for i in range(0, len(answers.rows), self._rows_max)]
 

@@ -1,28 +1,32 @@
 """Columns ↔ the messages of `wheeltapper/v1/scoring.proto`. Protobuf stops here: above this module are NumPy arrays.
 
-Requests are read by the typed parser: protobuf hands a packed column to NumPy as a whole, and a sender that splits or
-unpacks a column is understood as a matter of course. Answers are written through a twin of the schema in which every
-packed fixed-width column is `bytes`: the two are the same on the wire, and protobuf has no other way to take an array
-without boxing each element. docs/decisions/0006-wire-twin.md has the figures.
+Both directions go through a twin of the schema in which every packed fixed-width column is `bytes`: the two are the
+same on the wire, and a column is taken over whole. A sender may also split or unpack a column, which a twin would
+misread: where the bytes are not just one whole piece of every column, the typed parser reads them. On the wire numbers
+are little-endian, as NumPy's are on every machine that Numba compiles for. docs/decisions/0006-wire-twin.md has the
+figures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+from google.protobuf.unknown_fields import UnknownFieldSet
 from numpy.typing import NDArray
 from wheeltapper.reasons import Reasons
 from wheeltapper_proto import scoring_pb2
 
 from wheeltapper_scorer.faults import CallError, Reason
 
+_HANDLES, _TIMES, _VALUES = np.dtype(np.uint32), np.dtype(np.int64), np.dtype(np.float32)
 
-@dataclass(frozen=True, slots=True)
-class Readings:
+Parsed = TypeVar("Parsed", bound=message.Message)
+
+
+class Readings(NamedTuple):
     """A reading block as it came: n handles, n times, n × sensors values if the sender keeps the contract."""
 
     sequence: int
@@ -33,8 +37,7 @@ class Readings:
     settled: int = 0  # no block up to this sequence comes again
 
 
-@dataclass(frozen=True, slots=True)
-class Events:
+class Events(NamedTuple):
     """An event block as it came: n handles, n times, n codes if the sender keeps the contract."""
 
     sequence: int
@@ -44,8 +47,7 @@ class Events:
     settled: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
+class Scores(NamedTuple):
     """One answered block: n rows, o outputs, and f features and reasons where they were asked for."""
 
     sequence: int
@@ -70,11 +72,11 @@ _COLUMNS = ("handles", "times", "status", "values", "levels", "alarms", "health"
 
 def joined(blocks: Sequence[Scores], rows: slice = slice(None)) -> Scores:
     """`rows` of each of the blocks, behind one another, under the first one's sequence and release."""
-    columns: dict[str, NDArray[Any] | None] = {}
+    columns: dict[str, Any] = {}
     for name in _COLUMNS:
         parts = [getattr(block, name) for block in blocks]
         columns[name] = None if parts[0] is None else np.concatenate([part[rows] for part in parts])
-    return replace(blocks[0], **columns, reasons=_joined_reasons(blocks, rows))  # type: ignore[arg-type]
+    return blocks[0]._replace(**columns, reasons=_joined_reasons(blocks, rows))
 
 
 def _joined_reasons(blocks: Sequence[Scores], rows: slice) -> Reasons | None:
@@ -92,8 +94,7 @@ def _joined_reasons(blocks: Sequence[Scores], rows: slice) -> Reasons | None:
     return Reasons._make(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
 
-@dataclass(frozen=True, slots=True)
-class UnaryRequest:
+class UnaryRequest(NamedTuple):
     open: scoring_pb2.Open
     readings: Readings
     events: Events | None
@@ -101,8 +102,13 @@ class UnaryRequest:
 
 def decode_stream(raw: bytes) -> scoring_pb2.Open | Readings | Events:
     """The body of one StreamRequest. Raises CallError MALFORMED where the bytes are no message or it has no body."""
-    request = scoring_pb2.StreamRequest()
-    _parse(request, raw)
+    twin = _parsed(_TwinRequest(), raw)
+    body = twin.WhichOneof("body")
+    if body == "readings" and _is_whole(twin, twin.readings, raw):
+        return _whole_readings(twin.readings)
+    if body == "events" and _is_whole(twin, twin.events, raw):
+        return _whole_events(twin.events)
+    request = _parsed(scoring_pb2.StreamRequest(), raw)
     match request.WhichOneof("body"):
         case "open":
             return request.open
@@ -115,8 +121,7 @@ def decode_stream(raw: bytes) -> scoring_pb2.Open | Readings | Events:
 
 def decode_unary(raw: bytes) -> UnaryRequest:
     """A ScoreRequest. Raises CallError MALFORMED where the bytes are no message."""
-    request = scoring_pb2.ScoreRequest()
-    _parse(request, raw)
+    request = _parsed(scoring_pb2.ScoreRequest(), raw)
     events = _events(request.events) if request.HasField("events") else None
     return UnaryRequest(request.open, _readings(request.readings), events)
 
@@ -138,29 +143,72 @@ def encode_ack(sequence: int) -> bytes:
 
 def encode_scores(scores: Scores) -> bytes:
     """A StreamResponse that answers a block."""
-    return _serialized(_TWIN["StreamResponse"](scores=_score_block(scores)))
+    response = _TwinResponse()
+    _write(scores, response.scores)
+    return _serialized(response)
 
 
 def encode_revisions(scores: Scores) -> bytes:
     """A StreamResponse with readings scored anew."""
-    return _serialized(_TWIN["StreamResponse"](revisions=_score_block(scores)))
+    response = _TwinResponse()
+    _write(scores, response.revisions)
+    return _serialized(response)
 
 
 def encode_unary(opened: scoring_pb2.Opened, scores: Scores, revisions: Scores | None) -> bytes:
     """A ScoreResponse. Two encodings in a row are the encoding of both: protobuf merges by concatenation."""
-    columns = _TWIN["ScoreResponse"](scores=_score_block(scores))
+    response = _TWIN["ScoreResponse"]()
+    _write(scores, response.scores)
     if revisions is not None:
-        columns.revisions.CopyFrom(_score_block(revisions))
-    return scoring_pb2.ScoreResponse(opened=opened).SerializeToString() + _serialized(columns)
+        _write(revisions, response.revisions)
+    return scoring_pb2.ScoreResponse(opened=opened).SerializeToString() + _serialized(response)
 
 
-def _parse(request: message.Message, raw: bytes) -> None:
+def _parsed(request: Parsed, raw: bytes) -> Parsed:
     try:
         request.ParseFromString(raw)
     except message.DecodeError as error:
-        raise CallError(
-            Reason.MALFORMED, f"expected a {request.DESCRIPTOR.full_name}; found bytes that are none"
-        ) from error
+        raise _malformed(request.DESCRIPTOR.full_name) from error
+    return request
+
+
+def _malformed(name: str) -> CallError:
+    return CallError(Reason.MALFORMED, f"expected a {name}; found bytes that are none")
+
+
+def _is_whole(twin: message.Message, block: message.Message, raw: bytes) -> bool:
+    """Whether a twin has read all there is. An unpacked column is unknown to it. Of a column in pieces, as of a block
+    in pieces, it keeps the last one only, so that what it would write is shorter than what it read."""
+    return twin.ByteSize() == len(raw) and len(UnknownFieldSet(block)) == 0
+
+
+def _whole_readings(block: Any) -> Readings:
+    return Readings(
+        block.sequence,
+        _taken(block.handles, _HANDLES),
+        _taken(block.times, _TIMES),
+        _taken(block.values, _VALUES),
+        block.historical,
+        block.settled_sequence,
+    )
+
+
+def _whole_events(block: Any) -> Events:
+    return Events(
+        block.sequence,
+        _taken(block.handles, _HANDLES),
+        _taken(block.times, _TIMES),
+        _taken(block.codes, _HANDLES),
+        block.settled_sequence,
+    )
+
+
+def _taken(column: bytes, kind: np.dtype[Any]) -> NDArray[Any]:
+    """A column as an array of its own, one that can be written: kernels are compiled for no other."""
+    try:
+        return np.frombuffer(bytearray(column), kind)
+    except ValueError as error:  # part of an element is left over
+        raise _malformed("StreamRequest") from error
 
 
 def _readings(block: scoring_pb2.ReadingBlock) -> Readings:
@@ -184,35 +232,23 @@ def _events(block: scoring_pb2.EventBlock) -> Events:
     )
 
 
-def _score_block(scores: Scores) -> Any:
-    return _TWIN["ScoreBlock"](
-        sequence=scores.sequence,
-        release=scores.release,
-        handles=_column(scores.handles, "<u4"),
-        times=_column(scores.times, "<i8"),
-        status=_column(scores.status, "u1"),
-        values=_column(scores.values, "<f4"),
-        levels=_column(scores.levels, "u1"),
-        alarms=_column(scores.alarms, "u1"),
-        health=_column(scores.health, "u1"),
-        features=b"" if scores.features is None else _column(scores.features, "<f4"),
-        **_reason_columns(scores.reasons),
-    )
-
-
-def _reason_columns(reasons: Reasons | None) -> dict[str, bytes]:
-    if reasons is None:
-        return {}
-    return {
-        "reason_rows": _column(reasons.row, "<u4"),
-        "reason_outputs": _column(reasons.output, "<u4"),
-        "reason_features": _column(reasons.feature, "<u4"),
-        "reason_values": _column(reasons.contribution, "<f4"),
-    }
-
-
-def _column(values: NDArray[Any], wire_type: str) -> bytes:
-    return values.astype(wire_type, copy=False).tobytes()
+def _write(scores: Scores, block: Any) -> None:
+    block.sequence = scores.sequence
+    block.release = scores.release
+    block.handles = scores.handles.tobytes()
+    block.times = scores.times.tobytes()
+    block.status = scores.status.tobytes()
+    block.values = scores.values.tobytes()
+    block.levels = scores.levels.tobytes()
+    block.alarms = scores.alarms.tobytes()
+    block.health = scores.health.tobytes()
+    if scores.features is not None:
+        block.features = scores.features.tobytes()
+    if scores.reasons is not None:
+        block.reason_rows = scores.reasons.row.astype(np.uint32).tobytes()
+        block.reason_outputs = scores.reasons.output.astype(np.uint32).tobytes()
+        block.reason_features = scores.reasons.feature.astype(np.uint32).tobytes()
+        block.reason_values = scores.reasons.contribution.tobytes()
 
 
 def _serialized(twin: message.Message) -> bytes:
@@ -236,3 +272,4 @@ def _twin() -> dict[str, Any]:
 
 
 _TWIN = _twin()
+_TwinRequest, _TwinResponse = _TWIN["StreamRequest"], _TWIN["StreamResponse"]

@@ -114,7 +114,7 @@ def test_unless_told_otherwise_only_a_raised_alarm_is_explained():
 def test_reasons_need_features_and_a_number_within_bounds():
     fleet, answers = scored(1)
     with pytest.raises(ValueError, match="want_features=True"):
-        fleet.reasons("press", dataclasses.replace(answers, features=None), 3)
+        fleet.reasons("press", answers._replace(features=None), 3)
     for top in (0, TOP_MAX + 1):
         with pytest.raises(ValueError, match=f"expected 1 to 64 reasons, found {top}"):
             fleet.reasons("press", answers, top)

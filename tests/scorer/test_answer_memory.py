@@ -61,7 +61,7 @@ def test_the_same_words_to_other_handles(fleet):
         before, after = ((*told.revisions, told.scores) for told in (first[i], answered))
         for one, other in zip(before, after, strict=True):
             np.testing.assert_array_equal(other.handles, 2 - one.handles)
-            assert wire.encode_scores(dataclasses.replace(other, handles=one.handles)) == wire.encode_scores(one)
+            assert wire.encode_scores(other._replace(handles=one.handles)) == wire.encode_scores(one)
 
 
 def test_another_block_under_the_same_number_is_scored(fleet):
@@ -113,7 +113,7 @@ def test_what_is_settled_is_forgotten_and_the_rest_is_bounded(fleet):
     before = points.answers.bytes
     session = session_of(fleet, points=points)
     session.open(opening("x", "y"))
-    session.score(dataclasses.replace(block_of(13, 13), settled=12), LATER)
+    session.score(block_of(13, 13)._replace(settled=12), LATER)
     assert points.answers.bytes < before / 6
     assert not session.score(block_of(12, 10), LATER).again
     small = AnswerMemory(gateways_max=2, bytes_max=6_000, bytes_total_max=9_000)

@@ -293,7 +293,7 @@ def test_a_block_that_comes_again_revises_again(fleet):
     assert [block.times.tolist() for block in repeated.revisions] == [[T0 + 2 * MINUTE_US, T0 + 3 * MINUTE_US]]
     np.testing.assert_array_equal(repeated.revisions[0].values, changed.revisions[0].values)
     assert other.score(readings(6, [0], [1], values[3]), LATER).revisions == []
-    assert other.take_events(dataclasses.replace(event, sequence=7), LATER).revisions == []
+    assert other.take_events(event._replace(sequence=7), LATER).revisions == []
 
 
 def test_revisions_are_cut_to_the_limit_and_name_their_assets(fleet):
