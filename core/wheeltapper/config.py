@@ -23,8 +23,8 @@ HINT = "docs/fleet-toml.md explains every key; examples/ holds files that work"
 
 # What evaluation measures of an output, by the target's kind; a gate bounds one of them.
 ALARM_METRICS = (
-    "failures_warned_share", "lead_time_median_hours", "false_alarms_per_asset_week", "inspection_precision",
-    "cost_per_asset_month",
+    "failures_warned_share", "failures_warned_share_low", "lead_time_median_hours", "false_alarms_per_asset_week",
+    "false_alarms_per_asset_week_high", "inspection_precision", "cost_per_asset_month",
 )  # fmt: skip
 METRICS = {
     "rul": ("rmse", "rmse_capped", "mae", "phm08", *ALARM_METRICS),

@@ -4,12 +4,16 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.stats import beta, chi2
 from trainer.pumps import HOUR, pump_spec
-from wheeltapper.spec import AlarmSpec, Target
+from wheeltapper.spec import AlarmSpec, FleetSpec, Gate, Target
+from wheeltapper_trainer.bounds import rate_at_most, rates_at_most, share_at_least
 from wheeltapper_trainer.cases import WEEK_US, warnings_of
-from wheeltapper_trainer.job import TEST, VALID
+from wheeltapper_trainer.evaluation import evaluate, flat_metrics
+from wheeltapper_trainer.gates import gate_results
+from wheeltapper_trainer.job import TEST, VALID, Chunk, TrainJob
 from wheeltapper_trainer.scores import ClassScores
-from wheeltapper_trainer.thresholds import thresholds_of
+from wheeltapper_trainer.thresholds import Threshold, thresholds_of
 
 FAILURE = Target("failure", "failure:bearing", "bearing", horizon_us=10 * HOUR)
 RUL = Target("rul", "rul", "bearing", cap=50.0)
@@ -142,3 +146,112 @@ def test_thresholds_are_float32():
     random = np.random.default_rng(0)
     found = choose_threshold(spec_of(), scores_of([random.random(300)], [[]]), 0)
     assert float(np.float32(found.threshold)) == found.threshold
+
+
+# What is promised ---
+
+
+def test_bounds_are_the_exact_ones():
+    for count, weeks in ((0, 5.0), (1, 0.5), (7, 10.0), (400, 33.0)):
+        spread_evenly = rate_at_most(count, count, max(1, count), weeks)
+        assert spread_evenly == pytest.approx(chi2.ppf(0.95, 2 * count + 2) / 2 / weeks)
+    for hits, total in ((1, 5), (5, 5), (30, 90)):
+        assert share_at_least(hits, total) == pytest.approx(beta.ppf(0.05, hits, total - hits + 1))
+    assert share_at_least(0, 4) == 0.0
+    assert np.isnan(share_at_least(0, 0))
+    assert np.isnan(rate_at_most(0, 0, 0, 0.0))
+
+
+def test_ten_alarms_of_one_asset_are_one_bad_asset():
+    lumped, spread = (rates_at_most(np.array(counts), 10.0) for counts in ([10] + [0] * 9, [1] * 10))
+    assert lumped == pytest.approx(10 * chi2.ppf(0.95, 4) / 2 / 10.0)
+    assert spread == pytest.approx(chi2.ppf(0.95, 22) / 2 / 10.0)
+
+
+def restless(random, assets, hours=500):
+    """Scores without memory, each asset's at its own level; a failure shows in one reading of the ten hours before."""
+    levels = np.exp(0.25 * random.standard_normal(assets))
+    columns = [random.exponential(level, hours).astype(np.float32) for level in levels]
+    for column in columns:
+        column[395] += 3.0
+    return scores_of(columns, [[400]] * assets)
+
+
+def test_the_promise_holds_where_the_rows_that_chose_promise_too_much():
+    """Forty small fleets, each threshold then held against what it does on a large one."""
+    spec = spec_of(budget_per_asset_week=1.0)
+    large = restless(np.random.default_rng(1_000), 100)
+    more_alarms = fewer_warned = alarms_kept = warned_kept = 0
+    for draw in range(40):
+        found = choose_threshold(spec, restless(np.random.default_rng(draw), 8), 0)
+        seen = warnings_of(spec, large, 0, VALID, found.threshold)
+        rate = len(seen.case_times) * WEEK_US / seen.observed_us.sum()
+        share = (seen.lead_us >= 0).mean()
+        more_alarms += rate > found.cases_per_asset_week
+        fewer_warned += share < found.warned / found.failures
+        alarms_kept += rate <= found.promise.cases_per_asset_week_high
+        warned_kept += share >= found.promise.warned_share_low
+    assert min(more_alarms, fewer_warned) >= 20
+    assert min(alarms_kept, warned_kept) >= 36
+
+
+def test_the_promise_is_counted_on_assets_that_did_not_choose():
+    """The asset with the lowest peak is warned of because it was seen: the others' threshold lies above it."""
+    columns = [calm(169, (95, 1.0 + a)) for a in range(8)]
+    found = choose_threshold(spec_of(budget_per_asset_week=1.5), scores_of(columns, [[100]] * 8), 0)
+    assert (found.failures, found.warned) == (8, 8)
+    assert found.promise.warned_share_low < share_at_least(8, 8)
+
+
+def test_how_assets_are_cut_changes_no_promise():
+    spec, random = spec_of(budget_per_asset_week=1.0), np.random.default_rng(3)
+    whole = restless(random, 6)
+    parts = []
+    for asset in range(6):
+        rows = slice(whole.begin[asset], whole.begin[asset + 1])
+        names = ("labels", "raw_labels", "parts", "levels", "values", "class_values", "own_values", "times")
+        parts.append(
+            dataclasses.replace(
+                whole,
+                **{name: getattr(whole, name)[rows] for name in names},
+                **{
+                    name: getattr(whole, name)[asset : asset + 1]
+                    for name in ("asset_ids", "reasons", "tried", "losses")
+                },
+                begin=np.array([0, rows.stop - rows.start]),
+                failure_begin=np.array([0, 1]),
+                failure_times=whole.failure_times[asset : asset + 1],
+                failure_codes=whole.failure_codes[asset : asset + 1],
+            )
+        )
+    assert str(thresholds_of(spec, lambda: parts)) == str(thresholds_of(spec, lambda: [whole]))  # NaN equals itself
+
+
+def test_one_asset_promises_what_its_own_rows_allow():
+    found = choose_threshold(spec_of(), scores_of([calm(169, (95, 3.0))], [[100]]), 0)
+    assert found.promise.warned_share_low == share_at_least(1, 1)
+    assert found.promise.cases_per_asset_week_high == pytest.approx(chi2.ppf(0.95, 4) / 2, rel=0.01)
+
+
+def test_a_gate_may_ask_for_what_is_sure(monkeypatch):
+    """No false alarm in three asset-weeks is a figure of 0, and no proof of fewer than one a week."""
+    columns = [calm(168, (95, 3.0)) for _ in range(3)]
+    spec, scores = spec_of(), scores_of(columns, [[100]] * 3, TEST)
+    monkeypatch.setattr("wheeltapper_trainer.evaluation.each_scores", lambda *_: [scores])
+    monkeypatch.setattr("wheeltapper_trainer.evaluation._features", lambda *_: [])
+    gates = tuple(
+        Gate("failure:bearing", metric, *bounds)
+        for metric, bounds in {
+            "false_alarms_per_asset_week": (0.5,),
+            "false_alarms_per_asset_week_high": (0.5,),
+            "failures_warned_share": (float("inf"), 0.9),
+            "failures_warned_share_low": (float("inf"), 0.9),
+        }.items()
+    )
+    fleet = FleetSpec("f", (spec,), gates=gates)
+    job = TrainJob("", "", fleet, (), ((spec.name, 3),), 7)
+    document = evaluate(job, [Chunk(spec.name, (), 0, "")], [Threshold(spec.name, FAILURE.name, 2.0, 0.0, 0, 0)])
+    results = gate_results(fleet, flat_metrics(document))
+    assert [gate["passed"] for gate in results] == [True, False, True, False]
+    assert document["totals"]["false_alarms_per_asset_week_high"] == pytest.approx(results[1]["found"])
+    assert results[1]["found"] == pytest.approx(1.0, rel=0.01)

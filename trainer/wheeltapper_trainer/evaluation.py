@@ -25,6 +25,7 @@ from wheeltapper.spec import MICROSECONDS_PER_HOUR, ClassSpec, Target, costs_of,
 
 from wheeltapper_trainer import metrics
 from wheeltapper_trainer.assemble import unit_of
+from wheeltapper_trainer.bounds import rate_at_most
 from wheeltapper_trainer.cases import WEEK_US, Warnings, playable, warned_over
 from wheeltapper_trainer.figures import LevelFigures, Rows, draw_of, number
 from wheeltapper_trainer.job import TEST, Chunk, TrainJob, load_arrays, slots_of
@@ -84,6 +85,7 @@ class _Class:
     leads: list[int] = field(default_factory=list)  # of each failure the longest over all outputs, -1 without a warning
     cases: int = 0
     false_cases: int = 0
+    false_squares: int = 0  # the sum over assets of their squared false cases
     observed_us: int = 0
     _rows: list[int] = field(default_factory=list)
     _levels: list[dict[str, LevelFigures]] = field(default_factory=list)  # by output
@@ -101,7 +103,9 @@ class _Class:
         self._heads.append((scores.reasons, scores.tried, scores.losses))
         served = [self._add_output(scores, output, first) for output in range(len(self.spec.targets))]
         self.cases += sum(len(seen.case_times) for seen in served)
-        self.false_cases += sum(int(seen.false_cases.sum()) for seen in served)
+        false = np.sum([seen.by_asset()[:, 3] for seen in served], axis=0)
+        self.false_cases += int(false.sum())
+        self.false_squares += int((false**2).sum())
         self.observed_us += int(served[0].observed_us.sum())
         best = _best_leads(served)
         self.leads += best.values()
@@ -167,6 +171,8 @@ class _Class:
                 "failures": chosen.failures,
                 "warned": chosen.warned,
                 "cost_per_asset_month": number(chosen.cost_per_asset_month),
+                "cases_per_asset_week_high": number(chosen.promise.cases_per_asset_week_high),
+                "warned_share_low": number(chosen.promise.warned_share_low),
             },
             "rows": self._rows[output],
             "rows_known": served.rows_known(),
@@ -255,6 +261,7 @@ def _totals(classes: Sequence[_Class]) -> dict[str, Any]:
     warned = [lead / MICROSECONDS_PER_HOUR for lead in leads if lead >= 0]
     weeks = sum(one.observed_us for one in classes) / WEEK_US
     cases, false = sum(one.cases for one in classes), sum(one.false_cases for one in classes)
+    squares, assets = sum(one.false_squares for one in classes), sum(len(one.asset_ids) for one in classes)
     return {
         "failures": len(leads),
         "failures_warned": len(warned),
@@ -265,6 +272,7 @@ def _totals(classes: Sequence[_Class]) -> dict[str, Any]:
         "asset_weeks": weeks,
         "cases_per_asset_week": cases / weeks if weeks else None,
         "false_alarms_per_asset_week": false / weeks if weeks else None,
+        "false_alarms_per_asset_week_high": number(rate_at_most(false, squares, assets, weeks)),
     }
 
 

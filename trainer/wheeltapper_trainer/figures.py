@@ -15,6 +15,7 @@ import numpy.typing as npt
 from wheeltapper.spec import MICROSECONDS_PER_HOUR, Costs
 
 from wheeltapper_trainer import metrics
+from wheeltapper_trainer.bounds import rates_at_most, share_at_least
 from wheeltapper_trainer.cases import MONTH_US, WEEK_US, Warnings, cost_of
 from wheeltapper_trainer.tally import Tally
 
@@ -243,6 +244,9 @@ def _of_alarms(alarms: npt.NDArray[np.int64], drawn: Draws) -> dict[str, Figure]
         "precision": _ratio(cases - false, cases, drawn),
         "cases_per_asset_week": _ratio(cases, weeks, drawn),
         "false_per_asset_week": _ratio(false, weeks, drawn),
+        # What few alarms and few failures leave possible: drawing the same assets again makes nothing of nothing.
+        "false_per_asset_week_high": figure(rates_at_most(alarms[observed > 0, 3], float(weeks.sum()))),
+        "recall_low": figure(share_at_least(float(warned.sum()), float(failures.sum()))),
     }
 
 

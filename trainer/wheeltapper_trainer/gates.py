@@ -14,8 +14,10 @@ _FIGURES = {
     "rmse_capped": "rmse",
     "phm08": "phm08_last",
     "failures_warned_share": "recall",
+    "failures_warned_share_low": "recall_low",
     "lead_time_median_hours": "lead_median_hours",
     "false_alarms_per_asset_week": "false_per_asset_week",
+    "false_alarms_per_asset_week_high": "false_per_asset_week_high",
 }
 
 Metrics = Mapping[tuple[str, str], Mapping[str, float | None]]

@@ -8,10 +8,15 @@ By budget: it is a class's whole, and its outputs share it equally, so that all 
 its share an output takes the threshold that warns of the most failures. Of equally good ones it takes the laxest that
 spends at most half the share: the failures to come may show less than the few that were seen, and budget that buys
 nothing more is not spent.
+
+A threshold keeps its budget on the rows that chose it, where few failures and few alarms promise too much. So what is
+promised (`Promise`) is counted on assets that did not choose: of five groups of assets, each is played at the threshold
+that the other four choose by the same rule.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,14 +25,26 @@ import numpy as np
 import numpy.typing as npt
 from wheeltapper.spec import ClassSpec, Target, costs_of
 
+from wheeltapper_trainer.bounds import rate_at_most, share_at_least
 from wheeltapper_trainer.cases import MONTH_US, WEEK_US, cost_of, playable
 from wheeltapper_trainer.job import VALID, Chunk, TrainJob
 from wheeltapper_trainer.scores import ClassScores, each_scores, part_of
 from wheeltapper_trainer.tally import Tally
 
 _CANDIDATES = 160
+_GROUPS = 5  # of assets, each judged by a threshold that the others chose
 
+Counts = npt.NDArray[np.int64]  # [..., 5]: failures, warned of, cases, false, sum over assets of squared cases
 Scores = Callable[[], Iterable[ClassScores]]  # a class's scores, a chunk at a time, as often as it is called
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What validation lets one hope for, 95 % sure each: alarms per asset-week, and the share of failures warned of in
+    time; NaN where there was nothing to count."""
+
+    cases_per_asset_week_high: float = float("nan")
+    warned_share_low: float = float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +59,7 @@ class Threshold:
     warned: int
     by: str = "budget"  # or "costs"
     cost_per_asset_month: float = float("nan")  # on validation; NaN where there are no costs
+    promise: Promise = Promise()
 
 
 def choose_thresholds(job: TrainJob, chunks: Sequence[Chunk]) -> tuple[Threshold, ...]:
@@ -78,45 +96,71 @@ class _Trials:
             beyond = np.nextafter(found[:1], np.float32(-np.inf if target.kind == "rul" else np.inf))
             found = np.concatenate([beyond, found])
         self._candidates = found
-        self._counts = np.zeros((len(found), 4), np.int64)  # failures, warned of, cases, false
-        self._observed_us = 0
+        self._counts: Counts = np.zeros((_GROUPS, len(found), 5), np.int64)
+        self._observed_us = np.zeros(_GROUPS, np.int64)
+        self._assets = np.zeros(_GROUPS, np.int64)  # that were observed
 
     def play(self, scores: ClassScores, output: int) -> None:
         """Add what every candidate does on one chunk's validation rows."""
         rows = playable(self._spec, scores, output, VALID)
+        group = np.array([zlib.crc32(asset_id.encode()) % _GROUPS for asset_id in scores.asset_ids.tolist()], np.int64)
         for number, candidate in enumerate(self._candidates):
             seen = rows.warnings(float(candidate))
-            self._counts[number] += seen.by_asset().sum(axis=0)
+            found = seen.by_asset()
+            np.add.at(self._counts[:, number], group, np.column_stack([found, found[:, 2] ** 2]))
             if not number:
-                self._observed_us += int(seen.observed_us.sum())
+                np.add.at(self._observed_us, group, seen.observed_us)
+                np.add.at(self._assets, group, seen.observed_us > 0)
 
     def choose(self) -> Threshold:
         names = self._spec.name, self._target.name
         if not len(self._candidates):
             return Threshold(*names, float("nan"), 0.0, 0, 0)
+        everywhere, observed_us = self._counts.sum(axis=0), int(self._observed_us.sum())
+        chosen, by = self._choice(everywhere, observed_us)
         costs = costs_of(self._spec, self._target)
-        by_costs = costs is not None and self._counts[0, 0] > 0
-        spent = np.zeros(len(self._candidates)) if costs is None else cost_of(costs, self._counts)
-        chosen = int(np.flatnonzero(spent == spent.min())[-1]) if by_costs else self._within_budget()
-        failures, warned, cases, _ = (int(count) for count in self._counts[chosen])
+        spent = float("nan") if costs is None else float(cost_of(costs, everywhere[chosen : chosen + 1, :4])[0])
+        failures, warned, cases, *_ = (int(count) for count in everywhere[chosen])
         return Threshold(
             *names,
             float(self._candidates[chosen]),
-            cases / max(self._observed_us / WEEK_US, 1e-9),
+            cases / max(observed_us / WEEK_US, 1e-9),
             failures,
             warned,
-            "costs" if by_costs else "budget",
-            float("nan") if costs is None else float(spent[chosen]) / max(self._observed_us / MONTH_US, 1e-9),
+            by,
+            spent / max(observed_us / MONTH_US, 1e-9),
+            self._promise(everywhere, chosen),
         )
 
-    def _within_budget(self) -> int:
+    def _choice(self, counts: Counts, observed_us: int) -> tuple[int, str]:
+        """(the candidate, "costs" or "budget") by counts int64[candidates, 5]."""
+        costs = costs_of(self._spec, self._target)
+        if costs is None or not counts[0, 0]:
+            return self._within_budget(counts, observed_us), "budget"
+        spent = cost_of(costs, counts[:, :4])
+        return int(np.flatnonzero(spent == spent.min())[-1]), "costs"
+
+    def _promise(self, everywhere: Counts, chosen: int) -> Promise:
+        """Each group of assets at the threshold of the others; all at their own where there is but one group."""
+        groups = np.flatnonzero(self._assets)
+        held = everywhere[chosen]
+        if len(groups) > 1:
+            held = np.zeros(5, np.int64)
+            for group in groups:
+                others = everywhere - self._counts[group], int(self._observed_us.sum() - self._observed_us[group])
+                held += self._counts[group, self._choice(*others)[0]]
+        failures, warned, cases, _, squares = (int(count) for count in held)
+        weeks = float(self._observed_us.sum()) / WEEK_US
+        return Promise(rate_at_most(cases, squares, int(self._assets.sum()), weeks), share_at_least(warned, failures))
+
+    def _within_budget(self, counts: Counts, observed_us: int) -> int:
         budget = self._spec.alarm.budget_per_asset_week / len(self._spec.targets)
-        rates: npt.NDArray[np.float64] = self._counts[:, 2] / max(self._observed_us / WEEK_US, 1e-9)
+        rates: npt.NDArray[np.float64] = counts[:, 2] / max(observed_us / WEEK_US, 1e-9)
         best = 0
-        for number, (_, warned, _, _) in enumerate(self._counts):
+        for number, warned in enumerate(counts[:, 1]):
             if rates[number] > budget:
                 break  # a laxer one may raise fewer cases only by never ending them
-            most = self._counts[best, 1]
+            most = counts[best, 1]
             if warned > most or (warned == most and rates[number] <= budget / 2):
                 best = number
         return best

@@ -119,7 +119,7 @@ def _train_text(found: Mapping[str, Any]) -> str:
         ("models", f"{kept}: {found['class_heads']:,} of classes, {found['asset_heads_kept']:,} of single assets"),
         ("pack", f"{found['pack_bytes'] / 1e6:,.2f} MB, {found['bytes_per_head']:,.0f} bytes a head"),
         ("test failures", f"{totals['failures_warned']:,} of {totals['failures']:,} warned of{_lead(totals)}"),
-        ("false alarms", _per_week(totals["false_alarms_per_asset_week"])),
+        ("false alarms", _per_week(totals)),
         ("time", f"{clock(found['train_seconds'])}: " + ", ".join(f"{k} {clock(v)}" for k, v in seconds.items())),
         ("report", str(found["report"])),
     ]
@@ -146,8 +146,9 @@ def _lead(totals: Mapping[str, Any]) -> str:
     return "" if hours is None else f", half of them at least {hours:,.0f} h ahead"
 
 
-def _per_week(rate: float | None) -> str:
-    return "nothing to test on" if rate is None else f"{rate:.3f} per asset and week"
+def _per_week(totals: Mapping[str, Any]) -> str:
+    rate, most = totals["false_alarms_per_asset_week"], totals["false_alarms_per_asset_week_high"]
+    return "nothing to test on" if rate is None else f"{rate:.3f} per asset and week, surely below {most:.3f} (95 %)"
 
 
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:

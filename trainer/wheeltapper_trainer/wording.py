@@ -19,6 +19,8 @@ FIGURES = {
     "lead_median_hours": "median lead, hours",
     "cases_per_asset_week": "alarms per asset and week",
     "false_per_asset_week": "false alarms per asset and week",
+    "false_per_asset_week_high": "false alarms, surely below",
+    "recall_low": "failures warned of, surely above",
     "inspection_precision": "right among the assets inspected each week",
     "cost_per_asset_month": "cost per asset and month",
 }
