@@ -21,6 +21,13 @@ from wheeltapper_command.errors import CommandError, Refused, UsageError
 
 MEMORY = ":memory:"
 _CHUNK_OVERHEAD_BYTES = 64
+_MENDS = {  # by a word of SQLite's own message
+    "full": "free some space; nothing accepted earlier is lost",
+    "locked": "another gateway has it open; give each its own file",
+    "readonly": "let this program write to that disk and folder again; nothing accepted earlier is lost",
+    "I/O": "look at what the system's log says of that disk; nothing accepted earlier is lost unless the disk lost it",
+    "unable to open": "name a file in a folder that is there and that this program may write to",
+}
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS names (kind INTEGER, number INTEGER, name TEXT, PRIMARY KEY (kind, number)) WITHOUT ROWID;
@@ -272,6 +279,5 @@ class Spool:
         try:
             yield
         except sqlite3.Error as error:
-            hint = "free some space; nothing accepted earlier is lost" if "full" in str(error) else ""
-            hint = "another gateway has it open; give each its own file" if "locked" in str(error) else hint
+            hint = next((mend for word, mend in _MENDS.items() if word in str(error)), "")
             raise SpoolError(f"the spool {self.path} could not {purpose}: {error}", hint) from error

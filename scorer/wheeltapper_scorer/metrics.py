@@ -24,6 +24,7 @@ class Gauges:
     """How the scorer stands now."""
 
     ready: bool
+    journal_failing: bool  # nothing can be made durable
     release: int
     streams: int
     blocks_waiting: int
@@ -57,6 +58,10 @@ class Exposition(Collector):
         yield _labelled("unhealthy_rows", "Rows answered with a Health bit, by bit.", "health",
                         _known(HEALTH_NAMES, counters.health))  # fmt: skip
         yield _labelled("refused", "Streams and calls ended with an error, by reason.", "reason", counters.reasons)
+        yield _total("journal_failures", "Times the journal's disk failed.", counters.journal_failures)
+        yield _total("journal_skipped", "Blocks scored and not kept, because the journal's disk failed.",
+                     counters.journal_skipped)  # fmt: skip
+        yield _total("snapshots", "Snapshots finished.", counters.snapshots)
         results = {"done": counters.reloads, "failed": counters.reloads_failed}
         yield _labelled("reloads", "Looks that found another release, by result.", "result", results)
         bounds = [*(f"{bound:g}" for bound in BLOCK_SECONDS), "+Inf"]
@@ -69,6 +74,8 @@ class Exposition(Collector):
         )
         now = self._gauges()
         yield _now("ready", "1 while new streams are taken, 0 while draining.", int(now.ready))
+        yield _now("journal_failing", "1 while the journal's disk fails: blocks are scored, none is durable.",
+                   int(now.journal_failing))  # fmt: skip
         yield _now("release", "The release that answers; 0: a pack without a registry.", now.release)
         yield _now("streams", "Streams open now.", now.streams)
         yield _now("blocks_waiting", "Blocks that wait for their turn.", now.blocks_waiting)

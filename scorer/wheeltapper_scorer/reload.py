@@ -21,6 +21,7 @@ from wheeltapper_scorer.counters import Counters
 from wheeltapper_scorer.switch import Switch
 
 _RETRY_S_MAX = 60.0
+_WRITABLE = "--state must be a folder that this scorer may read and write"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +91,14 @@ class Stage:
 
     def _remember(self, entry: int) -> None:
         if self._seen is not None and entry != self._entry:
-            self._seen.parent.mkdir(parents=True, exist_ok=True)
-            replace(write_temporary(self._seen.parent, self._seen.name, [f"{entry}\n".encode()]), self._seen)
+            try:
+                self._seen.parent.mkdir(parents=True, exist_ok=True)
+                replace(write_temporary(self._seen.parent, self._seen.name, [f"{entry}\n".encode()]), self._seen)
+            except OSError as error:  # served and not remembered, an older state could come back with a restart
+                raise CommandError(
+                    f"{self._seen}: cannot remember the entry that is about to serve: {error.strerror}",
+                    _WRITABLE,
+                ) from error
         self._entry = entry
 
     def blocked(self) -> Blocked:
@@ -114,6 +121,8 @@ def _remembered(path: Path) -> int:
         return 0
     except ValueError:
         text = "other bytes"
+    except OSError as error:
+        raise CommandError(f"{path}: cannot read the entry that was served: {error.strerror}", _WRITABLE) from error
     raise Refused(f"{path}: expected the number of the newest entry that was served, found {text[:99]!r}",
                   "look at `wheeltapper release list` before you remove it")  # fmt: skip
 

@@ -85,6 +85,7 @@ class ScoringService:
         off = {name: self._switch.off(name, fleet.assets(name)) for name in silent}
         return Gauges(
             ready=not self._draining,
+            journal_failing=self._journal is not None and self._journal.failed,
             release=fleet.release,
             streams=len(self._streams),
             blocks_waiting=self._turns.waiting,

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from unwritable import full, unwritable
 from wheeltapper_command.errors import Refused, UsageError
 from wheeltapper_gateway.spool import MEMORY, Block, Kind, Name, Spool, SpoolError
 
@@ -222,6 +223,40 @@ def test_a_full_disk_refuses_the_reading_and_loses_none(tmp_path: Path) -> None:
     keep(spool, [-1] * 50, 20_000)
     spool.close()
     assert contents(tmp_path / "s")[1] == [*accepted, [-1] * 50]
+
+
+def test_a_broken_disk_refuses_the_reading_and_loses_none(tmp_path: Path) -> None:
+    """The system itself refuses every write that would make a file grow, in the middle of a transaction."""
+    spool = spool_at(tmp_path / "s")
+    keep(spool, [1], 1)
+    with full(), pytest.raises(SpoolError, match="could not keep readings: disk I/O error") as caught:
+        keep(spool, [2], 2)
+    assert "system's log" in caught.value.hint
+    assert spool.waiting_rows == 1
+    keep(spool, [3], 3)
+    spool.close()
+    assert contents(tmp_path / "s")[1] == [[1], [3]]
+
+
+def test_a_disk_that_became_read_only_refuses_the_reading_and_loses_none(tmp_path: Path) -> None:
+    spool = spool_at(tmp_path / "s")
+    keep(spool, [1], 1)
+    spool._database.execute("PRAGMA query_only=ON")  # SQLite's own SQLITE_READONLY, as after a remount
+    with pytest.raises(SpoolError, match="readonly") as caught:
+        keep(spool, [2], 2)
+    assert "write to that disk" in caught.value.hint
+    spool._database.execute("PRAGMA query_only=OFF")
+    keep(spool, [3], 3)
+    spool.close()
+    assert contents(tmp_path / "s")[1] == [[1], [3]]
+
+
+def test_a_spool_that_cannot_be_written_is_refused_when_it_is_opened(tmp_path: Path) -> None:
+    spool_at(tmp_path / "s").close()
+    with unwritable() as folder:
+        with pytest.raises(SpoolError, match="could not open: unable to open") as caught:
+            spool_at(folder / "new")
+        assert "may write to" in caught.value.hint
 
 
 def test_one_owner_and_one_meaning(tmp_path: Path) -> None:

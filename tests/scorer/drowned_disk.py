@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import zlib
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ class DrownedDisk:
         self.lies = lies  # its sync syncs nothing
         self.steps = 0
         self.cut_at = -1  # the step at which power goes
-        self.full: range = range(0)  # steps at which there is no space
+        self.fails: range = range(0)  # steps at which it fails …
+        self.error = errno.ENOSPC  # … in this way; a disk that has become read-only refuses every change
         self.dead = False
         self.trace: list[str] = []  # all that happened; others may add what they saw
         self.flipped: set[str] = set()
@@ -27,7 +29,7 @@ class DrownedDisk:
     def power_on(self, keep_unsynced: bool) -> None:
         """After a crash of the process all is there; after one of the machine, some beginning of what was not synced,
         of which the last byte may be wrong."""
-        self.dead, self.cut_at, self.full = False, -1, range(0)
+        self.dead, self.cut_at, self.fails = False, -1, range(0)
         for name, (content, synced) in self._files.items():
             kept = len(content) if keep_unsynced else self.rng.randint(synced, len(content))
             if kept > synced and not keep_unsynced and self.rng.random() < 0.3:
@@ -53,15 +55,15 @@ class DrownedDisk:
         if self.dead:
             raise PowerCutError(name)
         self.steps += 1
-        full = "full: " if self.steps in self.full else "cut: " if self.steps == self.cut_at else ""
-        self.trace.append(f"{full}{name} {file}{told}")
+        fails = self.steps in self.fails and (name in ("append", "create", "sync") or self.error == errno.EROFS)
+        how = f"{errno.errorcode[self.error]}: " if fails else "cut: " if self.steps == self.cut_at else ""
+        self.trace.append(f"{how}{name} {file}{told}")
         if self.steps == self.cut_at:
             self.dead = True
             return self.rng.random() < 0.5
-        if self.steps in self.full and name in ("append", "create"):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        if self.steps in self.full and name == "sync":
-            raise OSError(errno.EIO, "Input/output error")
+        if fails:
+            error = errno.EIO if name == "sync" and self.error == errno.ENOSPC else self.error
+            raise OSError(error, os.strerror(error))
         return True
 
     def _survive(self) -> None:

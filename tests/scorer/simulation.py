@@ -271,7 +271,7 @@ def _lives(seed: int, disk: DrownedDisk) -> Counter[str]:
         crashes = seen["lives"] < 6
         disk.cut_at = disk.steps + rng.randrange(1, 60) if crashes else -1
         begin = disk.steps + rng.randrange(60)
-        disk.full = range(begin, begin + rng.randrange(1, 6)) if rng.random() < 0.3 else range(0)
+        disk.fails = range(begin, begin + rng.randrange(1, 6)) if rng.random() < 0.3 else range(0)
         fleet = time.run(live(disk, sites, time, seen))
         if disk.dead:
             disk.power_on(keep_unsynced=rng.random() < 0.3)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import random
 from collections import Counter
 
@@ -83,7 +84,8 @@ def test_a_release_in_the_middle_and_damaged_snapshots() -> None:
     assert fallbacks >= 12
 
 
-def test_a_full_disk_ends_durable_streams_only_and_is_taken_up_again() -> None:
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_a_failing_disk_ends_durable_streams_only_and_is_taken_up_again(error: int) -> None:
     rng = random.Random(3)
     north, south, west = sites_of(rng)
     disk, time = DrownedDisk(rng), SeededTime(3)
@@ -94,7 +96,7 @@ def test_a_full_disk_ends_durable_streams_only_and_is_taken_up_again() -> None:
         service = ScoringService(recovered.fleet, SETTINGS, counters, recovered.points, journal, clock=time.clock())
         await journal.start()
         await north.converse(service)
-        disk.full = range(disk.steps, disk.steps + 1_000_000)
+        disk.fails, disk.error = range(disk.steps, disk.steps + 1_000_000), error
         before = disk.steps
         await south.converse(service)
         assert south.refusals == 1
@@ -104,7 +106,7 @@ def test_a_full_disk_ends_durable_streams_only_and_is_taken_up_again() -> None:
         assert counters.journal_skipped > 0
         while disk.steps < before + 20:  # it keeps on trying
             await asyncio.sleep(0.001)
-        disk.full, before = range(0), counters.snapshots
+        disk.fails, before = range(0), counters.snapshots
         while journal.failed or counters.snapshots == before:
             await asyncio.sleep(0.001)
         await south.converse(service)

@@ -120,7 +120,7 @@ def test_a_snapshot_during_which_the_journal_failed_is_given_up() -> None:
 
     async def story(journal: Journal, converse: Awaitable[None]) -> None:
         await until(lambda: bool(threads.waiting))  # the windows are copied
-        plant.disk.full = range(plant.disk.steps, plant.disk.steps + 3)
+        plant.disk.fails = range(plant.disk.steps, plant.disk.steps + 3)
         await converse  # until it is refused: the block was answered, and its record is forgotten
         assert BEFORE + 1 in plant.site.answers
         await until(lambda: not journal.failed)
