@@ -54,3 +54,22 @@ def test_a_dry_run_plans_and_touches_nothing(tmp_path: Path, capsys: pytest.Capt
     assert main(words) == 0
     assert "on 2 cores" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"history", "fleet.toml"}
+
+
+def test_a_dry_run_names_the_assets_whose_file_is_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_history(tmp_path / "history", assets=6, file_rows=4_300)  # two pumps a file
+    (tmp_path / "fleet.toml").write_text(fleet_toml(fleet(targets=(Target("rul", "rul", cap=120.0),))))
+    words = ["train", str(tmp_path / "fleet.toml"), "--history", str(tmp_path / "history"), "--dry-run"]
+    words += ["--registry", str(tmp_path / "registry"), "--cpus", "2"]
+    assert main([*words, "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["lost"] == {}
+    broken = sorted((tmp_path / "history" / "readings").iterdir())[1]
+    broken.write_bytes(broken.read_bytes()[:-100])
+    assert main([*words, "-o", "json"]) == 0
+    lost = json.loads(capsys.readouterr().out)["lost"]
+    assert lost.keys() == {"pump-2", "pump-3"}
+    assert f"{broken.name} cannot be read as Parquet" in lost["pump-2"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "asset that would be set aside" in said
+    assert "pump-3" in said

@@ -93,6 +93,7 @@ def _tracker(uri: str, experiment: str) -> Tracker | None:
 
 def _dry_run(planned: Planned, cpus: int) -> Outcome:
     from wheeltapper_trainer.forecast import forecast  # noqa: PLC0415
+    from wheeltapper_trainer.training import lost  # noqa: PLC0415
 
     rows = [
         [name, count, sum(g.rows for g in planned.groups if g.asset_class == name), _groups(planned, name)]
@@ -102,12 +103,22 @@ def _dry_run(planned: Planned, cpus: int) -> Outcome:
     result = {
         "classes": [dict(zip(("name", "assets", "readings", "chunks"), row, strict=True)) for row in rows],
         "forecast": asdict(expected),
+        "lost": dict(sorted(lost(planned).items())),
     }
     phases = ", ".join(f"{phase} {clock(seconds)}" for phase, seconds in expected.core_seconds.items())
     text = table(("class", "assets", "readings", "chunks"), rows)
     text += f"\n\nabout {clock(expected.wall_seconds)} on {cpus} cores once Ray has started (core time: {phases})"
     text += f"\nabout {expected.worker_bytes / 2**20:,.0f} MiB for each worker, one per core; right to a factor of two"
-    return Outcome(result, text)
+    return Outcome(result, text + _set_aside("asset that would be set aside", result["lost"]))
+
+
+def _set_aside(title: str, reasons: Mapping[str, str]) -> str:
+    """The first of the assets left out, each with its reason, to stand below a result; empty where there is none."""
+    if not reasons:
+        return ""
+    text = "\n\n" + table((title, "reason"), list(reasons.items())[:_REASONS_SHOWN])
+    more = len(reasons) - _REASONS_SHOWN
+    return text + (f"\n… and {more:,} more; -o json names all" if more > 0 else "")
 
 
 def _train_text(found: Mapping[str, Any]) -> str:
@@ -133,12 +144,7 @@ def _train_text(found: Mapping[str, Any]) -> str:
             ("gate failed", "metric", "found", "at most", "at least"),
             [[g["output"], g["metric"], g["found"], g["at_most"], g["at_least"]] for g in failed],
         )
-    reasons = list(found["quarantined"].items())
-    if reasons:
-        text += "\n\n" + table(("asset set aside", "reason"), reasons[:_REASONS_SHOWN])
-        more = len(reasons) - _REASONS_SHOWN
-        text += f"\n… and {more:,} more; -o json names all" if more > 0 else ""
-    return text
+    return text + _set_aside("asset set aside", found["quarantined"])
 
 
 def _lead(totals: Mapping[str, Any]) -> str:
@@ -240,13 +246,8 @@ def _score(options: argparse.Namespace, progress: Progress) -> Outcome:
     ]
     rows += [(f"answered {name}", count) for name, count in found["statuses"].items()]
     text = f"{table(('score', 'figure'), rows)}\n\nanswers in {options.out}"
-    if not found["failed"]:
-        return Outcome(found, text)
-    reasons = list(found["failed"].items())
-    text += "\n\n" + table(("asset left out", "reason"), reasons[:_REASONS_SHOWN])
-    more = len(reasons) - _REASONS_SHOWN
-    text += f"\n… and {more:,} more; -o json names all" if more > 0 else ""
-    return Outcome(found, text, Exit.PARTIAL)
+    failed = found["failed"]
+    return Outcome(found, text + _set_aside("asset left out", failed), Exit.PARTIAL if failed else Exit.DONE)
 
 
 def time_us(text: str) -> int:
