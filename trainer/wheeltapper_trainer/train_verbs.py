@@ -100,16 +100,17 @@ def _dry_run(planned: Planned, cpus: int) -> Outcome:
         for name, count in planned.job.assets
     ]
     expected = forecast(planned.job, planned.groups, cpus)
+    broken = dict(sorted(lost(planned).items()))
     result = {
         "classes": [dict(zip(("name", "assets", "readings", "chunks"), row, strict=True)) for row in rows],
         "forecast": asdict(expected),
-        "lost": dict(sorted(lost(planned).items())),
+        "lost": broken,
     }
     phases = ", ".join(f"{phase} {clock(seconds)}" for phase, seconds in expected.core_seconds.items())
     text = table(("class", "assets", "readings", "chunks"), rows)
     text += f"\n\nabout {clock(expected.wall_seconds)} on {cpus} cores once Ray has started (core time: {phases})"
     text += f"\nabout {expected.worker_bytes / 2**20:,.0f} MiB for each worker, one per core; right to a factor of two"
-    return Outcome(result, text + _set_aside("asset that would be set aside", result["lost"]))
+    return Outcome(result, text + _set_aside("asset that would be set aside", broken))
 
 
 def _set_aside(title: str, reasons: Mapping[str, str]) -> str:
