@@ -12,9 +12,11 @@ import pytest
 from drowned_disk import DrownedDisk
 from presses import PRESS, content
 from serving import opening
-from simulation import PACKS, SETTINGS, compare_rows, sites_of
-from simulation import undisturbed as undisturbed_sites
+from simulation import SETTINGS
+from sites import sites_of
 from test_session import LATER, readings, rows_of, session_of
+from undisturbed import PACKS, compare_rows
+from undisturbed import undisturbed as undisturbed_sites
 from wheeltapper.features import KERNELS
 from wheeltapper.kill_switch import Blocked
 from wheeltapper.live import LiveFleet

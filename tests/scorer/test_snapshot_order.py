@@ -14,7 +14,9 @@ from typing import Any
 
 from drowned_disk import DrownedDisk
 from seeded_time import SeededTime
-from simulation import PACKS, SETTINGS, Threads, compare, sites_of
+from simulation import SETTINGS, Threads
+from sites import sites_of
+from undisturbed import PACKS, compare
 from wheeltapper_scorer.counters import Counters
 from wheeltapper_scorer.journal import Journal
 from wheeltapper_scorer.recovery import recover
@@ -71,7 +73,7 @@ class Plant:
     def begins(self) -> None:
         """Some blocks are safe, so that the next life begins with a snapshot."""
         self.live(BEFORE, Threads(self.time), whole)
-        assert self.site.acked == BEFORE
+        assert self.site.settled == BEFORE
         assert snapshots_of(self.disk) == []
 
     def comes_back(self) -> None:
@@ -108,7 +110,7 @@ def test_a_snapshot_waits_for_the_journal_behind_its_answers() -> None:
         gateway.cancel()
 
     plant.live(BEFORE + 1, threads, story)
-    assert plant.site.acked == BEFORE
+    assert plant.site.settled == BEFORE
     assert snapshots_of(plant.disk) == []
     plant.comes_back()
 
