@@ -38,6 +38,7 @@ class Row:
     ratio: float | None = None
     spread: tuple[float, float] | None = None  # least and most of the value
     peer_spread: tuple[float, float] | None = None
+    goal: float | None = None  # the least ratio that was aimed at
 
 
 def compared(
@@ -106,7 +107,10 @@ def main(name: str, about: str, measure: Callable[[bool], Sequence[Row]]) -> Non
 
 def shown(rows: Sequence[Row]) -> str:
     header = ("case", "value", "from–to", "unit", "peer", "peer's", "ratio")
-    return table(header, [(r.case, r.value, _span(r.spread), r.unit, r.peer, r.peer_value, r.ratio) for r in rows])
+    cells = [(r.case, r.value, _span(r.spread), r.unit, r.peer, r.peer_value, r.ratio) for r in rows]
+    if all(row.goal is None for row in rows):
+        return table(header, cells)
+    return table((*header, "goal"), [(*cell, row.goal) for cell, row in zip(cells, rows, strict=True)])
 
 
 def machine() -> dict[str, object]:

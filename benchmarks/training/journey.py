@@ -1,12 +1,14 @@
-"""The whole of `wheeltapper train`, with the CPU seconds inside its `xgboost.train` calls kept by the workers.
+"""The whole of `wheeltapper train`, with the CPU seconds inside XGBoost kept by the workers.
 
-`python -m benchmarks.training.journey FOLDER CORES` prints one JSON object: cpu, wall, seconds by phase, heads_trained.
+`python -m benchmarks.training.journey FOLDER CORES` prints one JSON object: cpu, wall, seconds by phase,
+heads_trained, and the most memory that the driver took.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -44,28 +46,37 @@ def journey(folder: Path, cores: int) -> dict[str, Any]:
     if trained.quarantined:
         raise SystemExit(f"assets failed: {trained.quarantined}")
     cpu = sum(float(path.read_text()) for path in spent.iterdir())
-    return {"cpu": cpu, **{key: trained.result[key] for key in ("seconds", "heads_trained", "pack")}}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    said = {key: trained.result[key] for key in ("seconds", "heads_trained", "pack")}
+    return {"cpu": cpu, "driver_bytes": peak, **said}
 
 
-def _counted(folder: str, name: str, *arguments: Any) -> Any:
-    """Run a stage function of the trainer with a clock inside `xgboost.train`."""
+def _counted(folder: str, stage: str, *arguments: Any) -> Any:
+    """Run a stage function of the trainer with a clock inside XGBoost: rows binned, trees grown."""
     from wheeltapper_trainer import boosting, chunk
 
-    plain, spent = boosting.xgboost.train, [0.0]  # type: ignore[attr-defined]
+    engine: Any = boosting.xgboost  # type: ignore[attr-defined]
+    plain = {name: getattr(engine, name) for name in ("train", "QuantileDMatrix")}
+    spent = [0.0]
 
-    def train(*words: Any, **options: Any) -> Any:
-        begin = time.thread_time()
-        try:
-            return plain(*words, **options)
-        finally:
-            spent[0] += time.thread_time() - begin
+    def clocked(function: Any) -> Any:
+        def call(*words: Any, **options: Any) -> Any:
+            begin = time.thread_time()
+            try:
+                return function(*words, **options)
+            finally:
+                spent[0] += time.thread_time() - begin
 
-    boosting.xgboost.train = train  # type: ignore[attr-defined]
+        return call
+
+    for name, function in plain.items():
+        setattr(engine, name, clocked(function))
     try:
-        return getattr(chunk, name)(*arguments)
+        return getattr(chunk, stage)(*arguments)
     finally:
-        boosting.xgboost.train = plain  # type: ignore[attr-defined]
-        Path(folder, f"{name}-{os.getpid()}-{time.monotonic_ns()}").write_text(str(spent[0]))
+        for name, function in plain.items():
+            setattr(engine, name, function)
+        Path(folder, f"{stage}-{os.getpid()}-{time.monotonic_ns()}").write_text(str(spent[0]))
 
 
 if __name__ == "__main__":
