@@ -130,7 +130,10 @@ def _listen(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCreden
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
+    waiting = settings.streams_max + settings.calls_max  # whom nobody could serve, grpc's core need not keep waiting
     return [
+        ("grpc.server.max_pending_requests", waiting),
+        ("grpc.server.max_pending_requests_hard_limit", waiting),
         ("grpc.max_receive_message_length", settings.message_bytes_max),
         ("grpc.max_send_message_length", settings.message_bytes_max),
         ("grpc.so_reuseport", 0),  # a second scorer on the same port must fail, not share it unseen
