@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import math
 import subprocess
 import sys
-from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,17 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from wheeltapper_command.errors import CommandError, NotFound, Refused, UsageError
 from wheeltapper_command.progress import Progress
 from wheeltapper_gateway import history, verbs
-from wheeltapper_gateway.delivery import Delivery
-from wheeltapper_gateway.disorder import Disorder, disordered
-from wheeltapper_gateway.final import FinalAnswers, joined, write_answers
+from wheeltapper_gateway.disorder import Disorder
 from wheeltapper_gateway.replay import Plan, open_history, replay
-from wheeltapper_gateway.rows import Rows, parse_time
-from wheeltapper_gateway.wire import Columns, Reasons, Scores
+from wheeltapper_gateway.rows import parse_time
 
 T0 = 1_700_000_000_000_000
 STEP = 600_000_000
@@ -291,139 +284,9 @@ def test_what_is_wrong_is_said_before_anything_is_sent(tmp_path: Path, scorer: A
         verbs.lateness("soon")
 
 
-@settings(deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 50)), min_size=1, max_size=40, unique=True),
-    st.integers(0, 10),
-    st.booleans(),
-    st.integers(0, 5),
-)
-def test_disorder_is_legal_and_loses_nothing(keys: list[tuple[int, int]], late: int, by_rows: bool, seed: int) -> None:
-    keys = sorted(keys, key=lambda key: key[::-1])
-    rows = Rows(
-        array("I", [asset for asset, _ in keys]),
-        times := array("q", [time for _, time in keys]),
-        array("f", [value for asset, time in keys for value in (asset, time)]),
-        times,
-    )
-    disorder = Disorder(0 if by_rows else late, late if by_rows else 0, 0.5, seed)
-    sent = disordered(rows, disorder, 2)
-    assert list(sent.due_us) == sorted(sent.due_us)
-    pairs = list(zip(sent.assets, sent.times, strict=True))
-    assert set(pairs) == set(keys)
-    assert list(sent.values) == [float(value) for pair in pairs for value in pair]
-    assert disordered(rows, disorder, 2) == sent
-    for place, (asset, time) in enumerate(pairs):
-        newer = {when for other, when in pairs[:place] if other == asset and when > time}
-        if by_rows:
-            assert len(newer) <= late
-        else:
-            assert all(when - time <= late for when in newer)
-
-
-def delivery(rows: list[tuple[int, int, float]], revision: bool = False, why: float | None = None) -> Delivery:
-    """One answer per (time, status, score) of one asset; alarm and health are 2 and 4 at first, 0 in a revision.
-    `why`: every row has two reasons, of this contribution and a tenth of it."""
-    count = len(rows)
-    told = range(2 * count) if why is not None else ()
-    scores = Scores(
-        1,
-        2 if revision else 1,
-        array("I", [0] * count),
-        array("q", [time for time, _, _ in rows]),
-        bytes(status for _, status, _ in rows),
-        array("f", [score for _, _, score in rows]),
-        bytes([3]) * count,
-        bytes([0 if revision else 2]) * count,
-        bytes([0 if revision else 4]) * count,
-        array("f"),
-        Reasons(
-            array("I", [i // 2 for i in told]),
-            array("I", [0 for _ in told]),
-            array("I", [1 - i % 2 for i in told]),
-            array("f", [(why or 0) / (1, 10)[i % 2] for i in told]),
-        ),
-    )
-    return Delivery(scores, ["pump-a"] * count, Columns(("rul",), (), ("age", "mean(oil, 4h)")), revision, 0.001)
-
-
-OK, DUPLICATE, SUPERSEDED, TOO_LATE = 0, 1, 2, 3
-
-
-@pytest.mark.parametrize(
-    ("answers", "status", "score", "revisions"),
-    [
-        ([(OK, 1.0, False), (DUPLICATE, 2.0, False)], "OK", 2.0, 0),
-        ([(TOO_LATE, 9.0, False), (DUPLICATE, 1.0, False)], "TOO_LATE", 9.0, 0),
-        ([(OK, 1.0, False), (OK, 2.0, True), (OK, 3.0, True)], "OK", 3.0, 2),
-        ([(OK, 1.0, False), (SUPERSEDED, 2.0, True)], "SUPERSEDED", 2.0, 1),
-        ([(OK, 1.0, False), (TOO_LATE, 9.0, False)], "OK", 1.0, 0),
-        ([(TOO_LATE, 9.0, False), (OK, 1.0, False)], "OK", 1.0, 0),
-        ([(OK, 1.0, False), (OK, 2.0, True), (DUPLICATE, 2.0, False)], "OK", 2.0, 1),
-        ([(DUPLICATE, 4.0, False)], "DUPLICATE", 4.0, 0),
-    ],
-)
-def test_the_final_answer(answers: list[tuple[int, float, bool]], status: str, score: float, revisions: int) -> None:
-    final = FinalAnswers(["pump-a"], 0)
-    final.add(delivery([(5, OK, 50.0)]))
-    for found, value, revision in answers:
-        final.add(delivery([(3, found, value)], revision))
-    table = final.columns()
-    assert list(table["time"]) == [3, 5]
-    row = table["status"][0], table["score:rul"][0], table["revisions"][0]
-    assert row == (status, score, revisions)
-    assert list(table["level"]) == [3, 3]
-    assert (list(table["alarm:rul"]), list(table["health"])) == ([2, 2], [4, 4])
-
-
-def test_answers_keep_every_bit_of_a_float(tmp_path: Path) -> None:
-    numbers = array("f", [0.1, -0.0, 1e-45, 3.4e38, float("nan")])
-    table: dict[str, Any] = {"time": array("q", range(5)), "score:rul": numbers}
-    write_answers(tmp_path / "a.csv", table)
-    cells = [row["score:rul"] for row in csv.DictReader((tmp_path / "a.csv").open())]
-    assert array("f", map(float, cells[:4])).tobytes() == numbers[:4].tobytes()
-    assert cells[4] == ""
-    write_answers(tmp_path / "a.jsonl", table)
-    assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[4])["score:rul"] is None
-
-
-@pytest.mark.parametrize(
-    ("answers", "text"),
-    [
-        ([(0.5, False)], "mean(oil, 4h) +0.5; age +0.05"),
-        ([(-123.456, False)], "mean(oil, 4h) -123; age -12.3"),
-        ([(0.5, False), (None, True)], "mean(oil, 4h) +0.5; age +0.05"),  # an alarm that rang is explained once
-        ([(0.5, False), (0.25, True)], "mean(oil, 4h) +0.25; age +0.025"),
-        ([(None, False), (0.25, True)], "mean(oil, 4h) +0.25; age +0.025"),
-        ([(None, False)], ""),
-    ],
-)
-def test_reasons_are_those_of_the_latest_answer_that_gave_any(
-    answers: list[tuple[float | None, bool]], text: str
-) -> None:
-    final = FinalAnswers(["pump-a"], 2, with_reasons=True)
-    final.add(delivery([(1, OK, 10.0), (5, OK, 50.0)], why=7.0))  # the first is of the warm-up
-    for why, revision in answers:
-        final.add(delivery([(3, OK, 1.0)], revision, why))
-    assert final.columns()["reasons:rul"] == [text, "mean(oil, 4h) +7; age +0.7"]
-    assert list(final.columns())[-3:] == ["score:rul", "alarm:rul", "reasons:rul"]
-
-
 def test_reasons_bring_no_columns_of_features(folder: Path, scorer: Any) -> None:
     report = replay(open_history(str(folder)), plan_to(scorer, reasons=2, reasons_always=True), QUIET)
     assert not [name for name in report.table if name.startswith("feature:")]
     assert report.table["reasons:rul"][5] == f"vibration mean {cell('pump-a', 5):+.3g}"
     opened = scorer.opens[-1]
     assert (opened.reasons_top, opened.reasons_always, opened.want_features) == (2, True, False)
-
-
-def test_classes_without_an_output_have_no_reasons_of_it() -> None:
-    one, other = FinalAnswers(["b"], 0, with_reasons=True), FinalAnswers(["a"], 0, with_reasons=True)
-    for final, output in ((one, "rul"), (other, "failure")):
-        sent = delivery([(1, OK, 10.0)], why=7.0)
-        named = dataclasses.replace(sent.columns, outputs=(output,))
-        final.add(dataclasses.replace(sent, columns=named, assets=["b" if final is one else "a"]))
-    table = joined([one.columns(), other.columns()])
-    assert table["asset_id"] == ["a", "b"]
-    assert table["reasons:rul"] == ["", "mean(oil, 4h) +7; age +0.7"]
-    assert table["reasons:failure"] == ["mean(oil, 4h) +7; age +0.7", ""]

@@ -18,11 +18,11 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from conversation import Conversation
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from presses import content
 from prometheus_client.parser import text_string_to_metric_families
 from serving import MINUTE_US, Running, ask, block, now_us, opening, run_server
-from test_server import Conversation
 from wheeltapper.pack import write_pack
 from wheeltapper.registry import Registry
 from wheeltapper_proto import scoring_pb2 as pb

@@ -1,21 +1,14 @@
-"""The real process on loopback: both calls, health, every bad input, hot reload, limits, draining."""
+"""The real process on loopback: both calls, health, every bad input, hot reload, limits."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import queue
-import signal
-import socket
-import struct
-import threading
 import time
 
 import grpc
 import numpy as np
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from conversation import SERVING, Conversation, health, numbers, refused
 from presses import PRESS, content
 from serving import (
     MINUTE_US,
@@ -27,51 +20,15 @@ from serving import (
     promote,
     reason,
     run_server,
-    serve_words,
     values_of,
-    wrap,
 )
 from wheeltapper.features import KERNELS
 from wheeltapper.live import LiveFleet
 from wheeltapper.pack import Pack, write_pack
-from wheeltapper.registry import Registry
-from wheeltapper_command.main import main
 from wheeltapper_proto import scoring_pb2 as pb
 from wheeltapper_proto import scoring_pb2_grpc
 
-SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 Status = pb.RowStatus
-
-
-class Conversation:
-    """A stream that a test holds open: say one thing, hear one thing."""
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        self._said: queue.Queue[pb.StreamRequest | None] = queue.Queue()
-        self.call = scoring_pb2_grpc.ScoringStub(channel).StreamScores(iter(self._said.get, None), timeout=60)
-
-    def say(self, request: pb.Open | pb.ReadingBlock | pb.EventBlock) -> None:
-        self._said.put(wrap(request))
-
-    def hear(self) -> pb.StreamResponse:
-        return next(self.call)
-
-    def ask(self, request: pb.Open | pb.ReadingBlock | pb.EventBlock) -> pb.StreamResponse:
-        self.say(request)
-        return self.hear()
-
-    def half_close(self) -> list[pb.StreamResponse]:
-        self._said.put(None)
-        return list(self.call)
-
-
-def health(channel: grpc.Channel, service: str = "") -> int:
-    request = health_pb2.HealthCheckRequest(service=service)
-    return health_pb2_grpc.HealthStub(channel).Check(request, timeout=10).status
-
-
-def numbers(n: int) -> np.ndarray:
-    return np.random.default_rng(3).uniform(10, 90, (n, 3)).astype(np.float32)
 
 
 def is_admitted(channel: grpc.Channel) -> bool:
@@ -82,12 +39,6 @@ def is_admitted(channel: grpc.Channel) -> bool:
             raise
         return False
     return True
-
-
-def refused(call) -> tuple[grpc.StatusCode, str, float]:
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    return reason(caught.value)
 
 
 def test_streams_calls_and_bad_input(running: Running, packs: dict[str, bytes]):
@@ -361,118 +312,3 @@ def test_streams_are_limited_and_an_ended_one_gives_its_place_back(registry):
         while not is_admitted(channel):  # the place of a cancelled stream is free as soon as the server hears of it
             assert time.monotonic() < deadline
         assert "a call failed" not in server.events()
-
-
-def test_sigterm_drains(registry, tmp_path):
-    """Health drops, streams are told, what they sent is answered, nothing new begins, and the process ends with 0."""
-    ready_file = tmp_path / "ready"
-    with run_server(registry.path, "--ready-file", str(ready_file)) as server, server.channel() as channel:
-        assert ready_file.read_text() == server.address + "\n"
-        stream, idle = Conversation(channel), Conversation(channel)
-        assert stream.ask(opening("x")).opened.release == 1
-        assert idle.ask(opening("y", gateway="idle")).opened.release == 1
-        server.process.send_signal(signal.SIGTERM)
-        began = time.monotonic()
-        for one in (stream, idle):
-            assert one.hear().drain.reason
-        assert health(channel) == NOT_SERVING
-        assert refused(lambda: ask(channel, opening("z")))[:2] == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
-        times = [now_us() - (10 - i) * MINUTE_US for i in range(10)]
-        for i in range(10):
-            stream.say(block(i, [0], [times[i]], numbers(10)[i]))
-        answers = stream.half_close()
-        assert [answer.scores.sequence for answer in answers] == list(range(10))
-        assert stream.call.code() is grpc.StatusCode.OK
-        assert idle.half_close() == []
-        assert server.process.wait(20) == 0
-        assert time.monotonic() - began < 10
-        assert not ready_file.exists()
-        assert server.events()[-2:] == ["draining", "stopped"]
-        assert server.lines()[-1]["rows_ok"] == 10
-        assert server.lines()[-1]["faults"] == 0
-
-
-def test_a_drain_waits_its_turn_behind_an_answer(registry):
-    """A slow reader: the answer being written fills its window when the drain comes; both arrive whole."""
-    rows, blocks = 2_000, 40
-    with run_server(registry.path) as server, server.channel() as channel:
-        stream = Conversation(channel)
-        stream.ask(opening("x", want_features=True))
-        start = now_us() - 2 * rows * blocks * MINUTE_US
-        for i in range(blocks):
-            times = start + MINUTE_US * (i * rows + np.arange(rows))
-            stream.say(block(i, [0] * rows, times.tolist(), np.full((rows, 3), 50)))
-        time.sleep(1.0)
-        server.process.send_signal(signal.SIGTERM)
-        server.wait_for("draining")
-        answers = stream.half_close()
-        assert [a.scores.sequence for a in answers if a.WhichOneof("body") == "scores"] == list(range(blocks))
-        assert sum(a.WhichOneof("body") == "drain" for a in answers) == 1
-        assert server.process.wait(20) == 0
-        assert server.lines()[-1]["faults"] == 0, server.lines()
-
-
-def test_a_gateway_that_does_not_listen_cannot_hold_the_process(registry):
-    with run_server(registry.path, "--drain-seconds", "0.5") as server, server.channel() as channel:
-        stream = Conversation(channel)
-        stream.ask(opening("x"))
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(20) == 0
-        assert server.wait_for("cut off")["streams"] == 1
-        assert stream.hear().drain.reason
-        with pytest.raises(grpc.RpcError):
-            stream.hear()
-
-
-def test_a_connection_that_breaks_leaves_nothing_behind(running: Running):
-    for _ in range(3):
-        with running.channel() as channel:
-            stream = Conversation(channel)
-            stream.ask(opening("x"))
-            for i in range(50):
-                stream.say(block(i, [0], [now_us()], (1, 2, 3)))
-    host, port = running.address.split(":")
-    with socket.create_connection((host, int(port)), timeout=5) as connection:
-        connection.sendall(struct.pack("<64s", b"GET / HTTP/1.1\r\n\r\n"))
-    with running.channel() as channel:
-        assert ask(channel, opening("x"))[0].opened.release == 1
-    running.process.send_signal(signal.SIGTERM)
-    assert running.process.wait(20) == 0
-    assert running.lines()[-1]["faults"] == 0, running.lines()
-    assert "cut off" not in running.events()
-
-
-@pytest.mark.parametrize(
-    ("words", "code", "says"),
-    [
-        (["--listen", "0.0.0.0:0"], 5, "reachable from other machines"),
-        (["--listen", "nowhere"], 2, "expected HOST:PORT"),
-        (["--stage", "qa"], 4, "holds no release"),
-        (["--rows-max", "0"], 2, "rows_max: expected at least 1"),
-        (["--drain-seconds", "60"], 2, "drain_s"),
-        (["--ready-file", "/nowhere/at/all"], 2, "--ready-file"),
-        (["--registry", "nowhere"], 4, "nowhere"),
-    ],
-)
-def test_a_server_that_cannot_begin_says_why(registry, capsys, words, code, says):
-    assert begin(registry, *words) == code
-    told = capsys.readouterr()
-    assert says in told.err
-    assert "Traceback" not in told.err
-    assert json.loads(told.out)["exit_code"] == code
-
-
-def test_two_servers_cannot_share_a_port(registry, capsys):
-    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as holder:  # as gRPC opens a port unless told not to
-        assert begin(registry, "--listen", f"127.0.0.1:{holder.getsockname()[1]}") == 1
-    assert "cannot listen on" in capsys.readouterr().err
-
-
-def begin(registry: Registry, *words: str) -> int:
-    """The exit code of a server that ends by itself, in this process: starting one costs seconds."""
-    bound = threading.Timer(40, os.kill, (os.getpid(), signal.SIGTERM))  # one that serves after all drains and says 0
-    bound.start()
-    try:
-        return main(serve_words(registry.path, *words)[3:])
-    finally:
-        bound.cancel()

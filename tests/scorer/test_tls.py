@@ -138,7 +138,7 @@ def test_a_gateway_replays_over_tls(site: Site, tmp_path: Path, capsys: pytest.C
 
 
 def test_certificates_and_grants_change_while_a_stream_is_open(site: Site) -> None:
-    from test_server import Conversation
+    from conversation import Conversation
 
     with site.channel("gw-1") as channel:
         stream = Conversation(channel)
@@ -229,7 +229,7 @@ def test_certs_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_server_that_may_not_begin_so_says_why(
     tmp_path: Path, registry: Registry, capsys: pytest.CaptureFixture[str], words: list[str], code: int, says: str
 ) -> None:
-    from test_server import begin
+    from serving import begin
 
     make_certificates(tmp_path / "c", ["localhost", "gw-1"], days=1)
     assert begin(registry, *(word.format(c=tmp_path / "c") for word in words)) == code

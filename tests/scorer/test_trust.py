@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from serving import promote
-from test_server import begin
+from serving import begin, promote
 from wheeltapper.errors import Refused
 from wheeltapper.registry import Registry
 from wheeltapper.signing import Signer, TrustedKeys, generate_keys
