@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from wheeltapper.ahead import fetch_windows
 from wheeltapper.features import feature_row, scratch_for
 from wheeltapper.kernel import heapless_kernel
 from wheeltapper.readings import clean_row
@@ -72,6 +73,8 @@ def _stream(
     plan: Plan, state: Windows, order: Array, times: Array, values: Array, scratch: Array, row: Array, out: Array
 ) -> None:
     for i in range(order.size):
+        if i + 1 < order.size and order[i + 1] != order[i]:
+            fetch_windows(plan, state, order[i + 1], times[i + 1])
         clean_row(plan, values[i], row)
         _, slot, _ = place(plan, state, order[i], times[i], row)
         feature_row(plan, state, order[i], slot, scratch[0], scratch, out[i])  # no start: nobody asks for shifts

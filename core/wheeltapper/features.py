@@ -18,7 +18,7 @@ import numpy.typing as npt
 from wheeltapper import kernel as kernel_module
 from wheeltapper import lanes, moments, readings, statistics, windows
 from wheeltapper import regimes as regimes_module
-from wheeltapper.kernel import heapless_kernel, merged_kernel, source_digest
+from wheeltapper.kernel import heapless_kernel, inline_kernel, merged_kernel, source_digest
 from wheeltapper.lanes import choose, load, store, store_some, widen, zeros_4, zeros_8
 from wheeltapper.moments import (
     CROSS,
@@ -71,7 +71,7 @@ def scratch_for(plan: Plan) -> npt.NDArray[np.float64]:
     return np.empty((_SCRATCH_ROWS, plan.width), np.float64)
 
 
-@heapless_kernel
+@merged_kernel
 def _last(
     values: npt.NDArray[np.float32],
     regime: npt.NDArray[np.uint8],
@@ -154,7 +154,7 @@ def _delta(
     return change
 
 
-@heapless_kernel
+@merged_kernel
 def _write_moments(
     asked: npt.NDArray[np.bool_],
     fulls: int,
@@ -221,7 +221,7 @@ def _event_features(
     return at
 
 
-@merged_kernel
+@inline_kernel
 def feature_row(
     plan: Plan,
     state: Windows,

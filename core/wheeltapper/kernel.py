@@ -45,8 +45,17 @@ def cache_folder(package: Path) -> Path:
 
 _config.CACHE_DIR = str(cache_folder(Path(__file__).parent))
 
-# Strict IEEE order: a reassociated sum would give other bits in batch than in a stream.
-_OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": False, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {
+    # Strict IEEE order: a reassociated sum would give other bits in batch than in a stream.
+    "fastmath": False,
+    "error_model": "numpy",
+    "nogil": True,
+    "cache": True,
+    # Said aloud, for a kernel that leaves it open inherits it from whoever has it compiled: everything below a merged
+    # kernel was merged, too, rare steps as often as they were called, for a third of a cold start.
+    "forceinline": False,
+    "no_cfunc_wrapper": True,  # nobody passes kernels as values
+}
 
 
 def kernel(function: Function) -> Function:
@@ -66,14 +75,18 @@ def merged_kernel(function: Function) -> Function:
     """Like `heapless_kernel`, but always merged into the machine code of its callers.
 
     For the few steps of the hot path that take whole plans and windows: a call passes every field of a tuple by value,
-    which cost as much as the sums themselves.
+    which cost as much as the sums themselves. What such a step calls is merged only where it says so itself.
     """
-    return cast(Function, _njit(_nrt=False, forceinline=True, **_OPTIONS)(function))
+    return cast(Function, _njit(_nrt=False, **{**_OPTIONS, "forceinline": True})(function))
 
 
 def inline_kernel(function: Function) -> Function:
-    """Like `kernel`, but always inlined into its callers, for scalar functions inside hot loops."""
-    return cast(Function, _njit(inline="always", **_OPTIONS)(function))
+    """Like `heapless_kernel`, but written into its callers before they are compiled.
+
+    For scalar functions inside hot loops, and for large steps that stand in one place: merged ones are compiled once
+    more by themselves, for nobody.
+    """
+    return cast(Function, _njit(_nrt=False, inline="always", **_OPTIONS)(function))
 
 
 def source_digest(paths: Iterable[Path]) -> str:

@@ -28,7 +28,7 @@ _BIT_SUM = np.array([sum(i for i in range(8) if byte >> i & 1) for byte in range
 _BIT_SQUARES = np.array([sum(i * i for i in range(8) if byte >> i & 1) for byte in range(256)], np.int64)
 
 
-@heapless_kernel
+@merged_kernel
 def reset(moments: npt.NDArray[np.float64]) -> None:
     for k in range(MOMENTS):
         start = np.inf if k == LOW else -np.inf if k == HIGH else 0.0
@@ -36,7 +36,7 @@ def reset(moments: npt.NDArray[np.float64]) -> None:
             moments[k, c] = start
 
 
-@heapless_kernel
+@merged_kernel
 def _all_full(full: npt.NDArray[np.bool_], ring: int, count: int) -> bool:
     """Whether `count` slots from `ring` on have every sensor."""
     for _ in range(count):
@@ -46,7 +46,7 @@ def _all_full(full: npt.NDArray[np.bool_], ring: int, count: int) -> bool:
     return True
 
 
-@heapless_kernel
+@merged_kernel
 def _add_full_run(
     values: npt.NDArray[np.float32],
     regime: npt.NDArray[np.uint8],
@@ -132,7 +132,7 @@ def _add_run_with_gaps(
     _count(source, target, width, c, zero, shift, present, positions, position_squares)
 
 
-@heapless_kernel
+@merged_kernel
 def _merge_groups(
     sums: npt.NDArray[np.float64],
     bounds: npt.NDArray[np.float32],
@@ -166,7 +166,7 @@ def _merge_groups(
     store(m, HIGH * width + c, high)
 
 
-@heapless_kernel
+@merged_kernel
 def _merge(
     source: npt.NDArray[np.float64],
     target: npt.NDArray[np.float64],
@@ -269,7 +269,7 @@ def add_run(
     return _positions(count, shift + position)
 
 
-@heapless_kernel
+@merged_kernel
 def _positions(count: int, first: int) -> tuple[int, int, int]:
     """How many, Σ position and Σ position² of `count` slots from position `first` on."""
     ordinals, squares = count * (count - 1) // 2, (count - 1) * count * (2 * count - 1) // 6

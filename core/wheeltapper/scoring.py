@@ -12,10 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from wheeltapper.ahead import fetch_windows
 from wheeltapper.alarms import alarm_step
 from wheeltapper.features import feature_row
 from wheeltapper.forest import Forest, fetch, margin, spread
-from wheeltapper.kernel import heapless_kernel, merged_kernel
+from wheeltapper.kernel import heapless_kernel, inline_kernel, merged_kernel
 from wheeltapper.moments import HIGH, LOW, MOMENTS, PRESENT
 from wheeltapper.outputs import anomaly_residual, anomaly_value, failure_value, rul_value
 from wheeltapper.readings import clean_row
@@ -98,7 +99,7 @@ def _no_answer(out: Columns, i: int, status: int) -> None:
             out.features[i, f] = np.nan
 
 
-@merged_kernel
+@inline_kernel
 def _fetch_own(heads: Heads, assets: Assets, a: int, slot: int) -> None:
     """Ask memory for the trees of one slot's head that only this asset has."""
     if slot < assets.heads.shape[1]:
@@ -183,7 +184,7 @@ def _answer(
         out.status[i] = _NO_MODEL
 
 
-@merged_kernel
+@inline_kernel
 def _step_alarms(heads: Heads, assets: Assets, a: int, out: Columns, i: int) -> None:
     for o in range(heads.kind.size):
         state, run = alarm_step(
@@ -242,7 +243,7 @@ def _revise(
     return at
 
 
-@merged_kernel
+@inline_kernel
 def score_block(
     plan: Plan,
     windows: Windows,
@@ -275,6 +276,8 @@ def score_block(
             end += 1
         if revised.rows.size - at < plan.lateness + end - begin:
             return begin, at
+        if end < n and rows[order[end]] >= 0:
+            fetch_windows(plan, windows, rows[order[end]], times[order[end]])
         late_from = int(_NEVER)
         fresh = end > begin
         for position in range(begin, end):
@@ -332,7 +335,7 @@ def score_block(
     return n, at
 
 
-@merged_kernel
+@inline_kernel
 def take_events(
     plan: Plan,
     windows: Windows,

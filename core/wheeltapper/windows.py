@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from wheeltapper.kernel import heapless_kernel, merged_kernel
+from wheeltapper.kernel import heapless_kernel, inline_kernel, merged_kernel
 from wheeltapper.lanes import WIDTH, choose, load, store, widen, zeros_4, zeros_8
 from wheeltapper.regimes import Regimes
 from wheeltapper.spec import STATISTICS, ClassSpec, features_of
@@ -289,7 +289,7 @@ def write_slot(plan: Plan, windows: Windows, a: int, slot: int, time: int, row: 
     windows.full[a, ring] = full
 
 
-@merged_kernel
+@inline_kernel
 def place(plan: Plan, windows: Windows, a: int, time: int, row: npt.NDArray[np.float32]) -> tuple[int, int, int]:
     """Put one reading into its slot.
 
