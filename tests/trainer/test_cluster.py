@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from wheeltapper.errors import CommandError, UsageError
@@ -107,10 +108,8 @@ def loaded(name: str) -> bool:
 def test_a_start_brings_what_is_needed_and_no_more(cluster: Cluster) -> None:
     ended = cluster.run(loaded, [Task(name, (name,)) for name in ("wave", "aifc")])
     assert {one.task.name: one.result for one in ended if isinstance(one, Done)} == {"wave": True, "aifc": False}
-    from ray._private.worker import _global_node  # not before Ray's environment is set
-
-    assert _global_node is not None
-    started = set(_global_node.all_processes)
+    worker: Any = importlib.import_module("ray._private.worker")  # not before Ray's environment is set
+    started = set(worker._global_node.all_processes)
     assert {"gcs_server", "raylet"} <= started
     assert not started & {"dashboard", "monitor", "log_monitor"}
 

@@ -193,13 +193,13 @@ def fit(
         train = matrix(features, label, weight, start, None)
         watched = [] if check is None else [(matrix(check.features, check.label, check.weight, None, train), "check")]
         stopping = [] if check is None else [xgboost.callback.EarlyStopping(rounds=check.patience, save_best=True)]
+        # `train` resets the booster at its end, so what it returns holds neither the matrix nor its prediction cache.
         booster = xgboost.train(
             _parameters(spec, objective, seed), train, count, evals=watched, callbacks=stopping, verbose_eval=False
         )
     except xgboost.core.XGBoostError as error:
         raise CommandError(f"XGBoost could not fit {len(label)} rows: {_first_line(error)}") from error
     _require_one_thread(booster)
-    booster.reset()  # lets go of the training matrix and its prediction cache
     return Model(booster, objective, features.shape[1], chosen, base, continues)
 
 
