@@ -87,6 +87,11 @@ def test_a_search_beats_a_poor_fleet_and_writes_it(tuned: tuple[Path, dict], his
         assert trial["objective"] == pytest.approx(
             objective_of(trial["folds"], record["classes"][0]["trials"][0]["folds"])[0]
         )
+    trials = record["classes"][0]["trials"]
+    for figure in one["figures"]:  # in the unit of the figure itself, not only against trial 0
+        for name, trial in (("before", trials[0]), ("now", trials[one["chosen"]])):
+            assert figure[name] == pytest.approx(np.mean([fold[figure["slot"]]["value"] for fold in trial["folds"]]))
+    assert {figure["slot"] for figure in one["figures"]} == set(record["classes"][0]["judged"])
     assert "Trial" in (out / "trials.html").read_text()
     assert str(out) not in (out / "trials.json").read_text()
 
@@ -105,6 +110,18 @@ def test_a_search_that_was_cut_short_ends_as_if_it_had_not_been(
     assert (tmp_path / "again" / "trials.json").read_bytes() == (out / "trials.json").read_bytes()
     with pytest.raises(UsageError, match="another search: seed"):
         tune_on(cluster, order_of(history, tmp_path / "again", resume=True, seed=99), QUIET)
+
+
+def test_a_search_stops_at_its_time_and_goes_on_where_it_stopped(
+    cluster: Cluster, tuned: tuple[Path, dict], history: Path, tmp_path: Path
+) -> None:
+    out, _ = tuned
+    short = order_of(history, tmp_path / "short", minutes=1e-6)
+    (one,) = tune_on(cluster, short, QUIET)["classes"]
+    assert one["trials"] == 4  # the first batch, however short the time
+    assert load_fleet(tmp_path / "short" / "fleet.toml").classes[0].name == one["name"]
+    tune_on(cluster, dataclasses.replace(short, resume=True, minutes=0.0), QUIET)
+    assert (tmp_path / "short" / "trials.json").read_bytes() == (out / "trials.json").read_bytes()
 
 
 def test_training_records_the_trials_that_chose_its_parameters(
@@ -287,6 +304,8 @@ def test_the_page_of_trials_escapes_names(tmp_path: Path) -> None:
 
 
 def test_an_order_is_checked_before_anything_starts(history: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--minutes"):
+        order_of(history, tmp_path, minutes=-1.0)
     with pytest.raises(UsageError, match="--trials: expected 1 to 400, found 0"):
         order_of(history, tmp_path, trials=0)
     with pytest.raises(UsageError, match="--out: expected another folder"):

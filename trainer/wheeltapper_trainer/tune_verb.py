@@ -14,6 +14,8 @@ from wheeltapper_command.verb import Outcome, Verb
 
 from wheeltapper_trainer.train_verbs import absolute, available_cpus
 
+_FIGURES_SHOWN = 12
+
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("fleet", metavar="FLEET.toml", type=Path, help="the fleet whose model parameters are searched")
@@ -22,6 +24,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, type=Path, metavar="DIR", help="gets fleet.toml, trials.json, trials.html"
     )
     parser.add_argument("--trials", type=int, default=40, metavar="N", help="settings to try for each class (40)")
+    parser.add_argument(
+        "--minutes", type=float, default=0.0, metavar="M", help="begin no trial after M minutes (no limit)"
+    )
     parser.add_argument("--seed", type=int, metavar="S", help="of the search (default: the fleet's)")
     parser.add_argument("--resume", action="store_true", help="go on with the trials that are in DIR")
     parser.add_argument("--ray-address", default="", metavar="A", help="a Ray cluster instead of this machine")
@@ -44,6 +49,7 @@ def _run(options: argparse.Namespace, progress: Progress) -> Outcome:
         address=options.ray_address,
         resume=options.resume,
         limits=Limits(options.task_seconds, options.attempts),
+        minutes=options.minutes,
     )
     found = tune(order, progress)
     partial = found["quarantined"] or any(one["failed"] for one in found["classes"])
@@ -62,6 +68,14 @@ def _text(found: Mapping[str, Any]) -> str:
         for one in found["classes"]
     ]
     text = table(("class", "trials", "loss against now", "best gain, over folds", "chosen"), rows)
+    figures = [
+        [one["name"], figure["slot"], figure["metric"], f"{figure['before']:.4g}", f"{figure['now']:.4g}"]
+        for one in found["classes"]
+        for figure in one["figures"]
+    ]
+    text += "\n\n" + table(("class", "judged", "mean over folds", "before", "now"), figures[:_FIGURES_SHOWN])
+    if len(figures) > _FIGURES_SHOWN:
+        text += f"\n… and {len(figures) - _FIGURES_SHOWN:,} more; -o json names all"
     changes = [
         [one["name"], name, one["before"][name], value]
         for one in found["classes"]

@@ -30,6 +30,7 @@ from wheeltapper_trainer.tuning_record import FORMAT, choose, load_trials, objec
 from wheeltapper_trainer.tuning_search import BATCH, SPACE, next_batch, optuna_version
 
 TRIALS_MAX = 400  # of a class: their record has to fit into a release's entry
+MINUTES_MAX = 60 * 24 * 31
 _SAME = ("format", "config", "data", "seed", "folds", "batch", "software", "space")  # of a search that can go on
 
 Document = dict[str, Any]
@@ -48,8 +49,11 @@ class TuneOrder:
     address: str = ""
     resume: bool = False
     limits: Limits = field(default_factory=Limits)
+    minutes: float = 0.0  # after which no further batch of trials is started; 0: all are made
 
     def __post_init__(self) -> None:
+        if not 0 <= self.minutes < MINUTES_MAX:
+            raise UsageError(f"--minutes: expected 0 (no limit) to {MINUTES_MAX:,}, found {self.minutes:g}")
         if not 1 <= self.trials <= TRIALS_MAX:
             raise UsageError(f"--trials: expected 1 to {TRIALS_MAX}, found {self.trials}")
         if self.out.resolve() == self.fleet.resolve().parent:
@@ -86,7 +90,7 @@ def tune_on(cluster: Cluster, order: TuneOrder, progress: Progress) -> Document:
     samples = stages.sample(planned.groups)
     seed = planned.job.seed if order.seed is None else order.seed
     search = _Search(planned.job, samples, cluster, order, progress, _record(planned.job, samples, contents, seed))
-    search.run()
+    search.run(began + 60 * order.minutes if order.minutes else float("inf"))
     record = search.record
     chosen = {entry["name"]: entry["trials"][entry["chosen"]]["parameters"] for entry in record["classes"]}
     tuned = _with(planned.job.spec, chosen)
@@ -111,6 +115,7 @@ def tune_on(cluster: Cluster, order: TuneOrder, progress: Progress) -> Document:
                 "objective": entry["trials"][entry["chosen"]]["objective"],
                 "gain": entry["gain"],
                 "gain_error": entry["gain_error"],
+                "figures": _figures(entry),
                 "before": entry["trials"][0]["parameters"],
                 "parameters": chosen[entry["name"]],
                 "unjudged": entry["unjudged"],
@@ -132,7 +137,8 @@ class _Search:
     record: Document
     reused: int = 0
 
-    def run(self) -> None:
+    def run(self, until: float) -> None:
+        """Try what is wanted, and begin no batch after `until` (seconds of `perf_counter`) but the first."""
         path = self.order.out / "trials.json"
         if self.order.resume and path.exists():
             self._take_up(load_trials(path), path)
@@ -146,6 +152,12 @@ class _Search:
                 raise CommandError(f"class {entry['name']!r} cannot be fitted with what fleet.toml says now: {reason}")
         save_trials(path, self.record)
         while any(len(entry["trials"]) < wanted for entry in self.record["classes"]):
+            begun = min(len(entry["trials"]) for entry in self.record["classes"]) > 1
+            if begun and time.perf_counter() > until:
+                self.progress.say(
+                    f"stopped after {self.order.minutes:g} minutes; --resume goes on with the other trials"
+                )
+                break
             batch = []
             for entry in self.record["classes"]:
                 done = len(entry["trials"])
@@ -255,6 +267,20 @@ def _record(job: TrainJob, samples: Sequence[Chunk], contents: Mapping[str, str]
         "space": {name: list(ends) for name, ends in SPACE.items()},
         "classes": classes,
     }
+
+
+def _figures(entry: Document) -> list[Document]:
+    """Each judged slot's own figure, mean over its folds: with the parameters of before, and with those chosen."""
+    found = []
+    for slot in sorted(entry["judged"]):
+        before, now = (
+            [fold[slot] for fold in entry["trials"][n]["folds"] if fold and slot in fold] for n in (0, entry["chosen"])
+        )
+        means = {
+            name: sum(one["value"] for one in folds) / len(folds) for name, folds in (("before", before), ("now", now))
+        }
+        found.append({"slot": slot, "metric": before[0]["metric"], **means})
+    return found
 
 
 def _with(spec: FleetSpec, parameters: Mapping[str, Mapping[str, Any]]) -> FleetSpec:
