@@ -73,7 +73,7 @@ def run_server(registry: Path, *more: str) -> Iterator[Running]:
     try:
         assert process.stdout is not None
         first_line = process.stdout.readline()
-        assert first_line, log.read_text()
+        assert "listening" in first_line, (first_line, log.read_text())
         yield Running(process, first_line, log)
     finally:
         if process.poll() is None:
