@@ -7,7 +7,6 @@ of scores, and a bounded sample of rows for the intervals of figures that depend
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -138,23 +137,21 @@ class LevelFigures:
         best_first = np.lexsort((times, asset, -value))  # sorted once, so each draw's sort has nothing to do
         asset, label, value, weight = (column[best_first] for column in (asset, label, value, weight))
 
-        def drawn_again(metric: Callable[[Floats, Floats, Sums], float]) -> tuple[float, float]:
-            return metrics.interval_of(np.array([metric(label, value, weight * counts[asset]) for counts in drawn]))
-
+        weights = [weight * counts[asset] for counts in drawn]
+        drawn_curves = map(metrics.curves_of(label, value), weights)
+        ranks = np.array([(metrics.pr_auc_of(*one), metrics.roc_auc_of(*one)) for one in drawn_curves])
+        pr_auc, roc_auc = ranks.reshape(-1, 2).T
         curve = self.tally.curve()
         found = {
             "base_rate": _ratio(hits, rows, drawn),
-            "pr_auc": figure(metrics.pr_auc_of(*curve), drawn_again(metrics.pr_auc)),
-            "roc_auc": figure(metrics.roc_auc_of(*curve), drawn_again(metrics.roc_auc)),
+            "pr_auc": figure(metrics.pr_auc_of(*curve), metrics.interval_of(pr_auc)),
+            "roc_auc": figure(metrics.roc_auc_of(*curve), metrics.interval_of(roc_auc)),
         }
         if self.kind == "failure":
             edges = self.tally.low[np.flatnonzero(np.diff(self.tally.equal_bins(_BINS), prepend=0))]
-
-            def error_of(label: Floats, value: Floats, weight: Sums) -> float:
-                return _binned_error(label, value, weight, edges)
-
+            errors = np.array([_binned_error(label, value, one, edges) for one in weights])
             found["brier"] = _ratio(error, rows, drawn)
-            found["calibration_error"] = figure(metrics.calibration_error(self.bins()), drawn_again(error_of))
+            found["calibration_error"] = figure(metrics.calibration_error(self.bins()), metrics.interval_of(errors))
         return found
 
     def _of_weeks(self, place: npt.NDArray[np.int64], drawn: Draws, inspections: int) -> Figure:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating]
+Doubles = npt.NDArray[np.float64]
 
 
 def known(label: Floats, score: Floats) -> npt.NDArray[np.bool_]:
@@ -147,13 +148,22 @@ def _mean(loss: Callable[[Floats, Floats], Floats], label: Floats, score: Floats
     return float(weights @ found / total) if total > 0 else float("nan")
 
 
-def _curve(
-    label: Floats, score: Floats, weight: Floats | None
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(positives, rows) with a score at or above each distinct score, highest score first."""
-    there = known(label, score)
-    truth, found = label[there].astype(np.float64), score[there].astype(np.float64)
-    weights = np.ones(len(found)) if weight is None else weight[there].astype(np.float64)
-    order = np.argsort(-found, kind="stable")
-    last_of_tie = np.append(np.flatnonzero(np.diff(found[order])), len(found) - 1) if len(found) else np.empty(0, int)
-    return np.cumsum((truth * weights)[order])[last_of_tie], np.cumsum(weights[order])[last_of_tie]
+def curves_of(label: Floats, score: Floats) -> Callable[[Floats], tuple[Doubles, Doubles]]:
+    """weight float[n] → (positives, rows) with a score at or above each distinct score, highest score first.
+
+    Rows are sorted and ties found once, for as many weights as are drawn.
+    """
+    there = np.flatnonzero(known(label, score))
+    order = there[np.argsort(-score[there].astype(np.float64), kind="stable")]
+    truth, found = label[order].astype(np.float64), score[order].astype(np.float64)
+    last_of_tie = np.append(np.flatnonzero(np.diff(found)), len(found) - 1) if len(found) else np.empty(0, np.int64)
+
+    def curve(weight: Floats) -> tuple[Doubles, Doubles]:
+        weights = weight[order].astype(np.float64)
+        return np.cumsum(truth * weights)[last_of_tie], np.cumsum(weights)[last_of_tie]
+
+    return curve
+
+
+def _curve(label: Floats, score: Floats, weight: Floats | None) -> tuple[Doubles, Doubles]:
+    return curves_of(label, score)(np.ones(len(label)) if weight is None else weight)
