@@ -83,6 +83,10 @@ class Site:
         if opened is None:
             self.refusals += 1
             return
+        if opened.HasField("drain"):  # told to stop before it was heard
+            line.requests.put_nowait(grpc.aio.EOF)
+            await call
+            return
         assert not self.durable or opened.opened.resume_sequence >= self.settled, "what was acknowledged is gone"
         flying: deque[int] = deque()
         heard: list[Answer] = []
