@@ -1,14 +1,18 @@
 """CPU time of a server for each reading that it answers, and its latency at half load: `make bench NAME=serving`.
 
 Everyone answers with the same XGBoost forest (100 trees of depth 6) for the same 16 values; see serve/work.py. Servers
-run on one core, clients on the other. In flight: so many conversations, each one message at a time.
+run on one core, clients on the other. In flight: so many conversations, each one message at a time. MLServer, BentoML
+and Ray Serve run in environments of their own (serve/environments.py), in the full form only; one that cannot be had
+here is named with the reason.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +24,10 @@ from wheeltapper.pack import open_pack
 
 from benchmarks import harness
 from benchmarks.harness import Row, compared
-from benchmarks.serve import servers, work
+from benchmarks.serve import environments, servers, work
 from benchmarks.serve.clients import Client, Json, Load, Stream, Unary
+from benchmarks.serve.environments import AbsentError
+from benchmarks.serve.open_inference import OpenInference
 from benchmarks.serve.servers import Server
 
 OURS = "wheeltapper"
@@ -31,9 +37,12 @@ _TRANSPORTS: dict[str, tuple[str, type[Client] | None]] = {
     "grpcio aio unary + Booster": ("grpc-aio", Unary),
     "grpcio sync unary + Booster": ("grpc-sync", Unary),
     "FastAPI + orjson + Booster": ("fastapi", Json),
+    "MLServer, gRPC + Booster": ("mlserver", OpenInference),
+    "BentoML, HTTP + Booster": ("bentoml", Json),
+    "Ray Serve, gRPC + Booster": ("rayserve", Unary),
 }
 _CASES = {"1 reading, 1 in flight": (1, 1), "1 reading, 8 in flight": (8, 1), "256 readings, 1 in flight": (1, 256)}
-_FAST, _SLOW = 1200, 300  # messages of a sample
+_FAST, _SLOW, _SLOWEST = 1200, 300, 80  # messages of a sample
 
 
 @dataclass
@@ -52,8 +61,16 @@ def measure(short: bool) -> list[Row]:
             OURS: stack.enter_context(servers.scorer(plain.pack)),
             WINDOWED: stack.enter_context(servers.scorer(windowed.pack)),
         }
-        kinds = {kind: stack.enter_context(servers.peer(kind, plain.model)) for kind, _ in _TRANSPORTS.values()}
-        started |= {name: kinds[kind] for name, (kind, _) in _TRANSPORTS.items()}
+        kinds: dict[str, Server] = {}
+        for name, (kind, _) in _TRANSPORTS.items():
+            if short and kind in environments.KINDS:
+                continue  # half a gigabyte to fetch, and a minute to start
+            try:
+                kinds[kind] = kinds.get(kind) or stack.enter_context(servers.peer(kind, plain.model))
+            except AbsentError as why:
+                sys.stderr.write(f"without {name}: {why}\n")
+            else:
+                started[name] = kinds[kind]
         return asyncio.run(_compare(started, plain, windowed, short))
 
 
@@ -69,7 +86,7 @@ async def _compare(started: dict[str, Server], plain: work.Work, windowed: work.
     for case, (_, size) in _CASES.items():
         spent = await _cpu(sides, case, size, 2 if short else 5, 4 if short else 1)
         ours = spent[OURS]
-        rows += [compared(case, "µs CPU/reading", ours, name, spent[name]) for name in _TRANSPORTS]
+        rows += [compared(case, "µs CPU/reading", ours, name, spent[name]) for name in _peers(started)]
         rows.append(compared(f"{case}, 352 features", "µs CPU/reading", spent[WINDOWED]))
         if size == 256:
             for name, one in ((OURS, plain), (WINDOWED, windowed)):
@@ -106,13 +123,24 @@ async def _cpu(sides: list[Side], case: str, size: int, rounds: int, divide: int
     spent: dict[str, list[float]] = {side.name: [] for side in sides}
     for number in range(rounds):
         for side in sides if number % 2 == 0 else reversed(sides):
-            count = (_FAST if side.name in (OURS, WINDOWED) or size > 1 else _SLOW) // (4 if size > 1 else 1) // divide
+            count = _messages(side.name, size) // divide
             began = side.server.cpu_s()
             await side.loads[case].saturate(count)
             conversations = _CASES[case][0]
             readings = max(1, count // conversations) * conversations * size
             spent[side.name].append((side.server.cpu_s() - began) / readings * 1e6)
     return spent
+
+
+def _messages(name: str, size: int) -> int:
+    """Of a sample, which should take about as long for everyone."""
+    if name in _TRANSPORTS and _TRANSPORTS[name][0] in environments.KINDS:
+        return _SLOWEST
+    return _FAST // 4 if size > 1 else _FAST if name not in _TRANSPORTS else _SLOW
+
+
+def _peers(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name in _TRANSPORTS]
 
 
 async def _latency(sides: list[Side], case: str, message_us: dict[str, float], seconds: float) -> list[Row]:
@@ -123,7 +151,7 @@ async def _latency(sides: list[Side], case: str, message_us: dict[str, float], s
         found[side.name] = [float(q) * 1e6 for q in np.quantile(trips, (0.5, 0.99))]
     rows = []
     for i, quantile in enumerate(("p50", "p99")):
-        for name in _TRANSPORTS:
+        for name in _peers(found):
             rows.append(compared(f"{case}, {quantile} at half load", "µs", [found[OURS][i]], name, [found[name][i]]))
     return rows
 

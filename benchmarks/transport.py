@@ -1,4 +1,4 @@
-"""What carrying a reading costs the server, by block size, and 1,000 streams at once: `make bench NAME=transport`.
+"""What carrying a reading costs the server, by block size and by streams: `make bench NAME=transport`.
 
 The forest of `serving` on 16 last values, one stream, one message at a time, server on one core. "Kernels alone" is the
 same block path without grpc, protobuf or Python between blocks. The streams share 50 connections, and every one asks
@@ -30,6 +30,8 @@ from benchmarks.serve.clients import STREAM, Load, Stream
 from benchmarks.serve.servers import Server
 
 _SIZES = {1: 800, 16: 400, 256: 120, 1024: 40}  # readings a message: messages of a sample
+_STREAM_COUNTS = (1, 16, 256, 1000)
+_FLAT = 2000  # messages of a sample, whatever the streams
 _STREAMS, _CONNECTIONS = 1000, 50
 _NEWER = "with grpc's event engine listener"
 
@@ -42,6 +44,7 @@ def measure(short: bool) -> list[Row]:
         with _listener("event_engine_listener"):
             newer = stack.enter_context(servers.scorer(plain.pack, name=_NEWER))
         rows = asyncio.run(_carry(plain, ours, newer, short))
+        rows += asyncio.run(_flat(plain, stack, short))
         return rows + asyncio.run(_crowded(plain, 3.0 if short else 8.0))
 
 
@@ -68,6 +71,40 @@ async def _carry(plain: work.Work, ours: Server, newer: Server, short: bool) -> 
         rows.append(compared(case, "µs CPU/reading", spent[ours.name], _NEWER, spent[_NEWER]))
         rows.append(compared(case, "µs CPU/reading", spent[ours.name], "kernels alone, floor", alone))
     return rows
+
+
+async def _flat(plain: work.Work, stack: contextlib.ExitStack, short: bool) -> list[Row]:
+    """A reading a message, as fast as it is answered, from more and more streams on servers of their own."""
+    loads: dict[int, tuple[Server, Load]] = {}
+    spent: dict[int, list[float]] = {}
+    rows = []
+    for count in _STREAM_COUNTS:
+        server = stack.enter_context(servers.scorer(plain.pack, name=f"{count} streams"))
+        warm, load = (Load(Stream(wants_open=True), server.address, n, 1, f"s{n}") for n in (2, count))
+        await warm.open()
+        await warm.saturate(_FLAT)
+        await warm.close()
+        before = server.rss()
+        await load.open()
+        await load.saturate(2 * count)
+        kib = (server.rss() - before) / count / 1024
+        rows.append(_goal(f"memory of a stream, streams: {count:,}", kib, "KiB", 64.0))
+        loads[count], spent[count] = (server, load), []
+    for number in range(3 if short else 7):
+        for count in _STREAM_COUNTS if number % 2 == 0 else _STREAM_COUNTS[::-1]:
+            server, load = loads[count]
+            began = server.cpu_s()
+            await load.saturate(_FLAT)
+            spent[count].append((server.cpu_s() - began) / (_FLAT // count * count) * 1e6)
+    for _, load in loads.values():
+        await load.close()
+    case = "1 reading a message, streams"
+    first, *more = _STREAM_COUNTS
+    rows.append(compared(f"{case}: {first}", "µs CPU/reading", spent[first]))
+    return rows + [
+        compared(f"{case}: {count:,}", "µs CPU/reading", spent[count], f"{first} stream", spent[first])
+        for count in more
+    ]
 
 
 class _Crowd:

@@ -93,7 +93,7 @@ class Json(Client):
         return head.encode() + body
 
     def scores(self, answer: bytes) -> Sequence[float]:
-        return list(orjson.loads(answer)["values"])
+        return _numbers(orjson.loads(answer))
 
     async def connect(self, stack: AsyncExitStack, address: str, _opens: pb.Open) -> Ask:
         host, port = address.split(":")
@@ -107,6 +107,11 @@ class Json(Client):
             return await reader.readexactly(length)
 
         return ask
+
+
+def _numbers(answer: Any) -> list[float]:
+    """Of {"values": …}, or as they stand."""
+    return list(answer["values"] if isinstance(answer, dict) else answer)
 
 
 class Load:

@@ -16,89 +16,84 @@ import numpy as np
 from wheeltapper_proto import scoring_pb2 as pb
 from wheeltapper_proto import scoring_pb2_grpc
 
+from benchmarks.serve.guest import Model, listening
 
-class Model:
-    """A Booster on one thread."""
+
+class Blocks:
+    """A forest that answers blocks."""
 
     def __init__(self, path: str) -> None:
-        import xgboost
-
-        self._booster = xgboost.Booster({"nthread": 1})
-        self._booster.load_model(path)
-        self._booster.set_param({"nthread": 1})
+        self.model = Model(path)
 
     def answer(self, readings: pb.ReadingBlock) -> pb.ScoreBlock:
         rows = np.array(readings.values, np.float32).reshape(len(readings.handles), -1)
         scores = pb.ScoreBlock(sequence=readings.sequence, handles=readings.handles, times=readings.times)
-        scores.values.extend(self.scores(rows).tolist())
+        scores.values.extend(self.model.scores(rows).tolist())
         return scores
-
-    def scores(self, rows: Any) -> Any:
-        return self._booster.inplace_predict(rows)
 
 
 class _Sync(scoring_pb2_grpc.ScoringServicer):
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks = blocks
 
     def Score(self, request: pb.ScoreRequest, _context: Any) -> pb.ScoreResponse:  # noqa: N802
-        return pb.ScoreResponse(scores=self._model.answer(request.readings))
+        return pb.ScoreResponse(scores=self._blocks.answer(request.readings))
 
     def StreamScores(  # noqa: N802
         self, requests: Iterator[pb.StreamRequest], _context: Any
     ) -> Iterator[pb.StreamResponse]:
         for request in requests:
-            yield pb.StreamResponse(scores=self._model.answer(request.readings))
+            yield pb.StreamResponse(scores=self._blocks.answer(request.readings))
 
 
 class _Async(scoring_pb2_grpc.ScoringServicer):
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks = blocks
 
     async def Score(self, request: pb.ScoreRequest, _context: Any) -> pb.ScoreResponse:  # noqa: N802
-        return pb.ScoreResponse(scores=self._model.answer(request.readings))
+        return pb.ScoreResponse(scores=self._blocks.answer(request.readings))
 
     async def StreamScores(  # noqa: N802
         self, requests: AsyncIterator[pb.StreamRequest], _context: Any
     ) -> AsyncIterator[pb.StreamResponse]:
         async for request in requests:
-            yield pb.StreamResponse(scores=self._model.answer(request.readings))
+            yield pb.StreamResponse(scores=self._blocks.answer(request.readings))
 
 
-def grpc_sync(model: Model) -> None:
+def grpc_sync(blocks: Blocks) -> None:
     import grpc
 
     server = grpc.server(futures.ThreadPoolExecutor(16))
-    scoring_pb2_grpc.add_ScoringServicer_to_server(_Sync(model), server)
+    scoring_pb2_grpc.add_ScoringServicer_to_server(_Sync(blocks), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    _listening(port)
+    listening(port)
     server.wait_for_termination()
 
 
-def grpc_aio(model: Model) -> None:
+def grpc_aio(blocks: Blocks) -> None:
     import grpc
     import uvloop
 
     async def run() -> None:
         server = grpc.aio.server()
-        scoring_pb2_grpc.add_ScoringServicer_to_server(_Async(model), server)
+        scoring_pb2_grpc.add_ScoringServicer_to_server(_Async(blocks), server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
-        _listening(port)
+        listening(port)
         await server.wait_for_termination()
 
     uvloop.run(run())
 
 
-def fastapi(model: Model) -> None:
+def fastapi(blocks: Blocks) -> None:
     import uvicorn
     import uvloop
 
     from benchmarks.serve.fastapi_peer import app_of
 
     config = uvicorn.Config(
-        app_of(model.scores),
+        app_of(blocks.model.scores),
         host="127.0.0.1",
         port=0,
         loop="uvloop",
@@ -113,17 +108,12 @@ def fastapi(model: Model) -> None:
         serving = asyncio.create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.01)
-        _listening(server.servers[0].sockets[0].getsockname()[1])
+        listening(server.servers[0].sockets[0].getsockname()[1])
         await serving
 
     uvloop.run(run())
 
 
-def _listening(port: int) -> None:
-    sys.stdout.write(f"{port}\n")
-    sys.stdout.flush()
-
-
 if __name__ == "__main__":
     kind, path = sys.argv[1:]
-    {"grpc-sync": grpc_sync, "grpc-aio": grpc_aio, "fastapi": fastapi}[kind](Model(path))
+    {"grpc-sync": grpc_sync, "grpc-aio": grpc_aio, "fastapi": fastapi}[kind](Blocks(path))

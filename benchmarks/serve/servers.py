@@ -1,10 +1,14 @@
-"""Servers as processes of their own, pinned to the last core, and the CPU time that they have used."""
+"""Servers as processes of their own, pinned to the last core, and the CPU time that they have used.
+
+Each leads a process group and may have processes under it: their time counts, and they end with it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +16,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks.serve import environments
 
 CORES = sorted(os.sched_getaffinity(0))
 
@@ -26,9 +32,9 @@ class Server:
     pid: int
 
     def cpu_s(self) -> float:
-        """CPU time of its threads, to the nanosecond; none of these servers ends a thread while it is measured."""
-        tasks = Path(f"/proc/{self.pid}/task").iterdir()
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+        """CPU time of the threads of all its processes, to the nanosecond. None of these servers ends a thread that it
+        works with while it is measured."""
+        return sum(_thread_s(task) for pid in _family(self.pid) for task in _entries(f"/proc/{pid}/task"))
 
     def rss(self) -> int:
         """Bytes of memory in use."""
@@ -45,9 +51,14 @@ def scorer(pack: Path, *more: str, name: str = "wheeltapper", pinned: bool = Tru
 
 @contextlib.contextmanager
 def peer(kind: str, model: Path, pinned: bool = True) -> Iterator[Server]:
-    """One of `benchmarks.serve.peers`."""
+    """One of `benchmarks.serve.peers`, or one in an environment of its own: AbsentError where that fails."""
     words = [sys.executable, "-m", "benchmarks.serve.peers", kind, str(model)]
-    with _running(kind, words, pinned) as (process, line, seconds):
+    is_guest = kind in environments.KINDS
+    if is_guest:
+        words = [str(environments.interpreter(kind)), "-m", f"benchmarks.serve.{kind}_peer", str(model)]
+    with _running(kind, words, pinned and not is_guest) as (process, line, seconds):
+        if pinned and is_guest:  # to start half a dozen processes on one core would take minutes
+            _pin(process.pid)
         yield Server(kind, f"127.0.0.1:{int(line)}", seconds, process.pid)
 
 
@@ -61,7 +72,9 @@ def _running(name: str, words: Sequence[str], pinned: bool) -> Iterator[tuple[su
     with tempfile.TemporaryFile("w+") as log:
         began = time.monotonic()
         with _on({CORES[-1]} if pinned else set(CORES)):  # a child inherits it, with every thread that it starts
-            process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True)
+            process = subprocess.Popen(
+                words, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment(), process_group=0
+            )
         try:
             line = process.stdout.readline() if process.stdout else ""
             if not line:
@@ -75,6 +88,49 @@ def _running(name: str, words: Sequence[str], pinned: bool) -> Iterator[tuple[su
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            with contextlib.suppress(ProcessLookupError):  # nobody is left
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _pin(pid: int) -> None:
+    """Put every thread of a process, and of those under it, on the last core; what they start follows them."""
+    for task in [task for one in _family(pid) for task in _entries(f"/proc/{one}/task")]:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.sched_setaffinity(int(task.name), {CORES[-1]})
+
+
+def _environment() -> dict[str, str]:
+    """Modules are found from any environment: those of the benchmarks, and the contract's stubs."""
+    paths = [str(environments.ROOT), str(environments.ROOT / "proto"), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all under it."""
+    under: dict[int, list[int]] = {}
+    for entry in _entries("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # it has just ended
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                under.setdefault(parent, []).append(int(entry.name))
+    found = [pid]
+    for one in found:  # which grows meanwhile
+        found += under.get(one, [])
+    return found
+
+
+def _entries(folder: str) -> list[Path]:
+    try:
+        return list(Path(folder).iterdir())
+    except OSError:  # its process has just ended
+        return []
+
+
+def _thread_s(task: Path) -> float:
+    try:
+        return int((task / "schedstat").read_text().split()[0]) / 1e9
+    except OSError:  # it has just ended
+        return 0.0
 
 
 @contextlib.contextmanager

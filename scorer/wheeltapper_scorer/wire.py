@@ -206,7 +206,7 @@ def _whole_events(block: Any) -> Events:
 def _taken(column: bytes, kind: np.dtype[Any]) -> NDArray[Any]:
     """A column as an array of its own, one that can be written: kernels are compiled for no other."""
     try:
-        return np.frombuffer(bytearray(column), kind)
+        return np.frombuffer(column, kind).copy()
     except ValueError as error:  # part of an element is left over
         raise _malformed("StreamRequest") from error
 
