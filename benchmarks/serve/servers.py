@@ -79,7 +79,8 @@ def _running(name: str, words: Sequence[str], pinned: bool) -> Iterator[tuple[su
             line = process.stdout.readline() if process.stdout else ""
             if not line:
                 log.seek(0)
-                raise SystemExit(f"{name} did not start:\n{log.read()}")
+                text = f"{name} did not start:\n{log.read()}"
+                raise environments.AbsentError(text) if name in environments.KINDS else SystemExit(text)
             yield process, line, time.monotonic() - began
         finally:
             process.terminate()

@@ -74,6 +74,11 @@ def opening(gateway: str, assets: int) -> pb.Open:
 
 
 def block(sequence: int, rows: NDArray[np.float32], second: int) -> pb.ReadingBlock:
-    """One reading of each of the first len(rows) handles."""
-    times = [FIRST_US + second * SECOND_US] * len(rows)
-    return pb.ReadingBlock(sequence=sequence, handles=range(len(rows)), times=times, values=rows.ravel().tolist())
+    """One reading of each of the first len(rows) handles, from a gateway that has heard all before it, and says so."""
+    return pb.ReadingBlock(
+        sequence=sequence,
+        handles=range(len(rows)),
+        times=[FIRST_US + second * SECOND_US] * len(rows),
+        values=rows.ravel().tolist(),
+        settled_sequence=max(0, sequence - 1),
+    )
