@@ -120,6 +120,16 @@ def test_order_is_kept_and_no_more_tasks_fly_than_cpus(cluster: Cluster, tmp_pat
     assert all(isinstance(e, Done) and e.result == 1 for e in ended)
 
 
+def test_workers_go_on_while_the_caller_is_busy_with_a_result(cluster: Cluster, tmp_path: Path) -> None:
+    ended = cluster.run(act, tasks_of(tmp_path, [(f"t{i}",) for i in range(8)]))
+    next(ended)
+    deadline = time.monotonic() + 20
+    while len(list(tmp_path.iterdir())) < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(list(tmp_path.iterdir())) == 4  # those that ran at first, and as many that waited with Ray
+    assert len(list(ended)) == 7
+
+
 def test_a_start_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray's start is made to fail; that it works at last is every other test's business."""
     starts: list[str] = []
