@@ -1,6 +1,6 @@
 """Servers as processes of their own, pinned to the last core, and the CPU time that they have used.
 
-Each leads a process group and may have processes under it: their time counts, and they end with it.
+Each may have processes under it: their time counts, and they end with it.
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ def _running(name: str, words: Sequence[str], pinned: bool) -> Iterator[tuple[su
     with tempfile.TemporaryFile("w+") as log:
         began = time.monotonic()
         with _on({CORES[-1]} if pinned else set(CORES)):  # a child inherits it, with every thread that it starts
-            process = subprocess.Popen(
-                words, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment(), process_group=0
-            )
+            process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment())
         try:
             line = process.stdout.readline() if process.stdout else ""
             if not line:
@@ -83,14 +81,16 @@ def _running(name: str, words: Sequence[str], pinned: bool) -> Iterator[tuple[su
                 raise environments.AbsentError(text) if name in environments.KINDS else SystemExit(text)
             yield process, line, time.monotonic() - began
         finally:
+            family = _family(process.pid)
             process.terminate()
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            with contextlib.suppress(ProcessLookupError):  # nobody is left
-                os.killpg(process.pid, signal.SIGKILL)
+            for pid in family:
+                with contextlib.suppress(ProcessLookupError):  # most have ended with the first
+                    os.kill(pid, signal.SIGKILL)
 
 
 def _pin(pid: int) -> None:
