@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ from wheeltapper.seating import Seats, seats
 from wheeltapper.served import heads_of
 from wheeltapper.spec import ClassSpec, features_of
 from wheeltapper.windows import EMPTY, Plan, RowStatus, Windows, allocate, compile_plan, grow
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 _FIRST_CAPACITY = 16
 _FIRST_ROWS_MAX = 256  # of a block; the working memory grows with the largest block that came
@@ -180,12 +183,13 @@ class LiveFleet:
     ) -> Answers:
         """Answer a block. rows int64 [n] from `open_assets`, −1 = unknown; values float32 [n, sensors], NaN = missing.
 
-        The answers keep `rows` and `times` as theirs. `historical` rows are scored and raise no alarm. A `repeated`
-        block is answered with the revisions of its first time again.
+        The answers keep `rows` and `times` as theirs, or a copy of what is read-only. `historical` rows are scored and
+        raise no alarm. A `repeated` block is answered with the revisions of its first time again.
         """
         live = self._class(asset_class)
         n = len(rows)
         live.make_room(n)
+        rows, times, values = _writable(rows), _writable(times), _writable(values)
         out = columns_of(rows, times, len(live.known.outputs), live.plan.features if want_features else 0)
         revisions: list[Columns] = []
         start = 0
@@ -208,6 +212,7 @@ class LiveFleet:
         """Remember events; codes int64 [n] from `event_code`."""
         live = self._class(asset_class)
         bits = np.maximum(codes, 0).astype(np.uint64)
+        rows, times = _writable(rows), _writable(times)
         status = np.empty(len(rows), np.uint8)
         live.make_room(len(rows))
         revisions: list[Columns] = []
@@ -302,6 +307,11 @@ class LiveFleet:
         for old, new in zip(before, after, strict=True):
             new[:capacity] = old
         live.replace(grow(live.windows, live.plan, larger), assets)
+
+
+def _writable(column: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
+    """The kernels are compiled for arrays that can be written: a read-only one would have them compiled once more."""
+    return column if column.flags.writeable else column.copy()
 
 
 def _newest_times(live: _LiveClass, rows: slice) -> npt.NDArray[np.int64]:

@@ -11,6 +11,7 @@ import packs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wheeltapper.bound import score_rows
 from wheeltapper.errors import Refused
 from wheeltapper.features import feature_rows
 from wheeltapper.live import Answers, LiveFleet
@@ -275,3 +276,18 @@ def test_codes_a_gateway_makes_up_cost_no_memory() -> None:
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert grown < 100_000, grown
+
+
+def test_read_only_columns_are_answered_by_the_kernels_that_are_there() -> None:
+    """As Arrow hands them out: a kernel compiled for them would cost half a minute, or fail, for it fills answers."""
+    block, answers = history(3, 20), []
+    for writable in (True, False):
+        fleet = LiveFleet(PACK, 1)
+        columns = np.repeat(fleet.open_assets("pump", ["pump-2"]), 20), block.times.copy(), block.values.copy()
+        for column in columns:
+            column.flags.writeable = writable
+        known = len(score_rows.signatures)  # type: ignore[attr-defined]
+        answers.append(fleet.score("pump", *columns, NOW_US))
+        assert len(score_rows.signatures) == max(known, 1)  # type: ignore[attr-defined]
+    assert answers[0].values.tobytes() == answers[1].values.tobytes()
+    assert answers[0].times.tobytes() == answers[1].times.tobytes()
