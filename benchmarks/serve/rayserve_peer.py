@@ -19,6 +19,7 @@ _PORT = os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT", str(free
 os.environ["RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT"] = str(int(_PORT) + 1)
 os.environ["RAY_SERVE_THROUGHPUT_OPTIMIZED"] = "1"  # all are read where Serve is imported
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # under `uv run` Ray would upload this folder to its workers
 os.environ["RAY_AUTH_MODE"] = "disabled"  # nobody else reaches it
 
 import numpy as np
