@@ -8,7 +8,9 @@ memory once there are many.
 from __future__ import annotations
 
 import gc
+import os
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,6 +27,7 @@ from benchmarks.harness import Row, alternate, compared, cpu_seconds, main, requ
 SENSORS, WINDOWS, CADENCE_US = 8, (10, 60), 1_000_000
 CLASS_TREES, OWN_TREES, CLASS_DEPTH, OWN_DEPTH = 100, 10, 6, 4
 BLOCK, ROUND = 256, 102_400  # rows of a block; readings of a timed round
+BLOCKS = (256, 1_024, 8_192)  # that several threads share
 _START_S_MAX = 10.0
 _NOW_US = 2**60
 
@@ -66,10 +69,10 @@ def name(i: int) -> str:
 class Crowd:
     """A fleet with some of its assets open, windows full, and readings that go on from there."""
 
-    def __init__(self, path: Path, assets: int) -> None:
-        self.fleet = LiveFleet(open_pack(path, KERNELS), 1)
+    def __init__(self, path: Path, assets: int, threads: int = 1) -> None:
+        self.fleet = LiveFleet(open_pack(path, KERNELS), 1, threads=threads)
         self.rows = self.fleet.open_assets("pump", [name(i) for i in range(assets)])
-        self.values = np.random.default_rng(2).normal(size=(BLOCK, SENSORS)).astype(np.float32)
+        self.values = np.random.default_rng(2).normal(size=(BLOCKS[-1], SENSORS)).astype(np.float32)
         self.slot, self.at = 1_000, 0
         self.read((WINDOWS[-1] + 1) * assets)
 
@@ -88,6 +91,12 @@ class Crowd:
         """µs of CPU time per reading."""
         count = ROUND if block > 1 else ROUND // 10
         return cpu_seconds(lambda: self.read(count, block)) / count * 1e6
+
+    def wall(self, block: int) -> float:
+        """µs of wall time per reading."""
+        began = time.perf_counter()
+        self.read(ROUND, block)
+        return (time.perf_counter() - began) / ROUND * 1e6
 
     def bytes_per_asset(self) -> int:
         held = self.fleet.held("pump")
@@ -117,6 +126,21 @@ def agree(few: Crowd, many: Crowd) -> None:
     few.at = many.at = 0
 
 
+def _threads(path: Path, assets: int, cores: int, rounds: int) -> list[Row]:
+    """Large blocks on one core and on all of them: the same bits, less time."""
+    one, all_cores = Crowd(path, assets), Crowd(path, assets, threads=cores)
+    agree(one, all_cores)
+    works = {(n, crowd): partial(crowd.wall, n) for n in BLOCKS for crowd in (one, all_cores)}
+    found = alternate({f"{n} {crowd is one}": work for (n, crowd), work in works.items()}, rounds)
+    return [
+        compared(
+            f"a reading in blocks of {n:,} of {assets:,} assets, {cores} threads: wall time", "µs", found[f"{n} False"],
+            "one thread", found[f"{n} True"],
+        )
+        for n in BLOCKS
+    ]  # fmt: skip
+
+
 def measure(short: bool) -> list[Row]:
     sizes = (100, 1_000, 10_000) if short else (100, 1_000, 10_000, 100_000)
     most = sizes[-1]
@@ -131,6 +155,8 @@ def measure(short: bool) -> list[Row]:
         works: dict[str, Callable[[], float]] = {f"{size:,}": crowd.timed for size, crowd in crowds.items()}
         blocks = {f"blocks of {block}": partial(small.timed, block) for block in (1, 16)}
         found = alternate(works | blocks, 3 if short else 7)
+        cores = len(os.sched_getaffinity(0))
+        apart = _threads(path, min(most, 10_000), cores, 3 if short else 7) if cores > 1 else []
         own = (
             f"{most:,} assets with {OWN_TREES} own trees × depth {OWN_DEPTH} on a class's {CLASS_TREES} × {CLASS_DEPTH}"
         )
@@ -143,6 +169,7 @@ def measure(short: bool) -> list[Row]:
         case = f"a reading in blocks of up to {BLOCK}, every one another asset's, resident"
         hot = found[f"{sizes[0]:,}"]
         rows += [compared(f"{case}: {size}", "µs", found[size], f"{sizes[0]} resident: floor", hot) for size in works]
+        rows += apart
         return rows + [
             compared(
                 f"a reading in {block}, the whole call from Python", "µs", found[block], "blocks of 100: floor", hot

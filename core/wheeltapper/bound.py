@@ -107,6 +107,8 @@ def bind(bound: Bound) -> npt.NDArray[np.uint8]:
 def score_rows(
     table: npt.NDArray[np.uint8],
     start: int,
+    end: int,
+    is_ordered: bool,
     rows: npt.NDArray[np.int64],
     times: npt.NDArray[np.int64],
     values: npt.NDArray[np.float32],
@@ -122,18 +124,18 @@ def score_rows(
     out_health: npt.NDArray[np.uint8],
     out_features: npt.NDArray[np.float32],
 ) -> tuple[int, int]:
-    """`score_block` over n rows in any order; table: of `bind`, with room for n rows or more.
+    """`score_block` over the rows start … end of a block, once they are in order; table: of `bind`, with room for all.
+    is_ordered: `room.order` holds their order already; else they are put in order first.
 
     The out columns are those of `Columns`, one by one, for a tuple costs a call more than its arrays. Returns (rows
     answered, revisions in `room.revised`); where it stopped early, it goes on with the rows answered as `start`.
     """
     plan, windows, heads, assets, work, room = _bound_at(table)
-    order = room.order[: rows.size]
-    if start == 0:
-        order_rows(rows, times, order, room.spare)
+    if not is_ordered:
+        order_rows(rows, times, room.order, room.spare)
     out = Columns(out_rows, out_times, out_status, out_values, out_levels, out_alarms, out_health, out_features)
     return score_block(
-        plan, windows, heads, assets, work, order, start, rows, times, values, now_us, historical, repeated,
+        plan, windows, heads, assets, work, room.order[:end], start, rows, times, values, now_us, historical, repeated,
         out, room.revised,
     )  # fmt: skip
 

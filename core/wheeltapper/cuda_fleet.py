@@ -19,7 +19,8 @@ import numpy.typing as npt
 from wheeltapper import cuda
 from wheeltapper.answers import Answers, EventAnswers, answers, columns, joined
 from wheeltapper.cuda import Block, Counts, Statuses, empty, fetch, require_device, resident, send, staged
-from wheeltapper.live import LiveFleet, Prepared, _LiveClass
+from wheeltapper.live import LiveFleet, Prepared
+from wheeltapper.live_class import LiveClass
 from wheeltapper.pack import Pack
 from wheeltapper.scoring import Assets, Columns, Heads, Work
 from wheeltapper.windows import EMPTY, Plan, RowStatus, Windows
@@ -32,7 +33,7 @@ _HOST_OWNED = ("statics", "heads", "start")  # what only this side writes; the r
 class _Lane:
     """A queue of its own, and room on both sides for slices of `capacity` rows."""
 
-    def __init__(self, live: _LiveClass, with_features: bool, capacity: int) -> None:
+    def __init__(self, live: LiveClass, with_features: bool, capacity: int) -> None:
         plan, outputs = live.plan, len(live.known.outputs)
         self.capacity, self.queue = capacity, cuda.stream()
         features = plan.features if with_features else 0
@@ -74,7 +75,7 @@ class _Forests:
             found = cls._known[pack.sha256] = cls(pack)
         return found
 
-    def heads(self, live: _LiveClass) -> Heads:
+    def heads(self, live: LiveClass) -> Heads:
         name = live.known.name
         if name not in self._heads:
             rest = resident(Heads._make(() if column is live.heads.forest else column for column in live.heads))
@@ -212,7 +213,7 @@ class CudaFleet(LiveFleet):
                 trial.score(*block, want_features=features)
             trial.take_events(name, rows, np.array([10**15]), np.array([-1]), 2 * 10**15)
 
-    def held(self, asset_class: str, read: tuple[int, int] | None = None) -> _LiveClass:
+    def held(self, asset_class: str, read: tuple[int, int] | None = None) -> LiveClass:
         """The class as this side has it. For a reader its rows are copied home; otherwise all are, and the device
         forgets its own, since the caller may change what it is given."""
         if read is None:
@@ -221,7 +222,7 @@ class CudaFleet(LiveFleet):
             self._copy_home(asset_class, *read)
         return super().held(asset_class)
 
-    def _reserve(self, live: _LiveClass, count: int) -> None:
+    def _reserve(self, live: LiveClass, count: int) -> None:
         if count > len(live.windows.newest):
             self._send_home(live.known.name)
         super()._reserve(live, count)
@@ -252,7 +253,7 @@ class CudaFleet(LiveFleet):
                 if column not in _HOST_OWNED:
                     fetch(getattr(away, column)[begin:end], getattr(home, column)[begin:end])
 
-    def _lane(self, live: _LiveClass, there: _Resident, number: int, with_features: bool, rows: int) -> _Lane:
+    def _lane(self, live: LiveClass, there: _Resident, number: int, with_features: bool, rows: int) -> _Lane:
         """One of the lanes, larger if it is too small for so many rows."""
         lanes = there.lanes.setdefault(with_features, [])
         while len(lanes) <= number:
@@ -325,6 +326,6 @@ def _like(given: Columns) -> Columns:
     return Columns._make(empty(one.shape, one.dtype) for one in given)
 
 
-def _work(live: _LiveClass, threads: int) -> Work:
+def _work(live: LiveClass, threads: int) -> Work:
     """Working memory for so many threads, on the device."""
     return Work._make(empty((threads, *one.shape), one.dtype) for one in live.work)

@@ -8,10 +8,13 @@ from wheeltapper.pack import Pack
 DEVICES = ("cpu", "cuda")
 
 
-def fleet_on(device: str, pack: Pack, release: int, capacity_max: int = 200_000) -> LiveFleet:
-    """A fleet of that pack without assets. Raises Refused where there is no such device."""
+def fleet_on(device: str, pack: Pack, release: int, capacity_max: int = 200_000, threads: int = 1) -> LiveFleet:
+    """A fleet of that pack without assets. threads: cores that a large block may use, on the CPU.
+
+    Raises Refused where there is no such device.
+    """
     if device == "cuda":
         from wheeltapper.cuda_fleet import CudaFleet  # noqa: PLC0415  Numba's CUDA target takes a second to import
 
         return CudaFleet(pack, release, capacity_max)
-    return LiveFleet(pack, release, capacity_max)
+    return LiveFleet(pack, release, capacity_max, threads)

@@ -13,72 +13,25 @@ import numpy as np
 import numpy.typing as npt
 
 from wheeltapper.alarms import RAISED
-from wheeltapper.answers import Answers, EventAnswers, answers, columns_of, first, joined
-from wheeltapper.bound import Bound, bind, room_for, score_rows, take_rows, work_for
+from wheeltapper.answers import Answers, EventAnswers, answers, columns_of, joined
+from wheeltapper.bound import Bound, room_for, take_rows, work_for
 from wheeltapper.carrying import carry_windows
+from wheeltapper.crew import Crew
 from wheeltapper.errors import Refused
+from wheeltapper.live_class import LiveClass
 from wheeltapper.pack import Pack, PackClass
-from wheeltapper.reasons import Reasons, ReasonWork, explain
+from wheeltapper.reasons import Reasons, explain
 from wheeltapper.reasons import work_for as reason_work_for
-from wheeltapper.scoring import Assets, Columns, Heads, Work
+from wheeltapper.scoring import Assets, Columns
 from wheeltapper.seating import Seats, seats
 from wheeltapper.served import heads_of
 from wheeltapper.spec import ClassSpec, features_of
-from wheeltapper.windows import EMPTY, Plan, RowStatus, Windows, allocate, compile_plan, grow
+from wheeltapper.windows import EMPTY, RowStatus, allocate, compile_plan, grow
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 _FIRST_CAPACITY = 16
 _FIRST_ROWS_MAX = 256  # of a block; the working memory grows with the largest block that came
-
-
-class _LiveClass:
-    """One asset class: what the kernels need, and which asset has which row."""
-
-    __slots__ = ("bound", "known", "rows", "table", "why")
-
-    def __init__(self, known: PackClass, bound: Bound) -> None:
-        self.known = known
-        self.rows: dict[str, int] = {}
-        self.why: ReasonWork | None = None  # made when somebody first asks why
-        self._bind(bound)
-
-    @property
-    def plan(self) -> Plan:
-        return self.bound.plan
-
-    @property
-    def windows(self) -> Windows:
-        return self.bound.windows
-
-    @property
-    def heads(self) -> Heads:
-        return self.bound.heads
-
-    @property
-    def assets(self) -> Assets:
-        return self.bound.assets
-
-    @property
-    def work(self) -> Work:
-        return self.bound.work
-
-    def replace(self, windows: Windows, assets: Assets) -> None:
-        self._bind(self.bound._replace(windows=windows, assets=assets))
-
-    def make_room(self, rows: int) -> None:
-        """Working memory for a block of so many rows."""
-        if rows > len(self.bound.room.order):
-            self._bind(self.bound._replace(room=room_for(self.plan, len(self.known.outputs), rows)))
-
-    def revised(self, count: int, want_features: bool) -> Columns:
-        """A copy of the revisions that a kernel has just written."""
-        found = self.bound.room.revised
-        return first(found if want_features else found._replace(features=found.features[:0]), count)
-
-    def _bind(self, bound: Bound) -> None:
-        self.bound = bound
-        self.table = bind(bound)  # the arrays at its addresses live as long as `bound`
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +40,21 @@ class Prepared:
 
     pack: Pack
     release: int
-    classes: dict[str, _LiveClass]
+    classes: dict[str, LiveClass]
     seated: dict[str, Seats]
 
 
 class LiveFleet:
-    """Windows of every asset that was opened, and the pack that scores them. One owner: it is not thread-safe."""
+    """Windows of every asset that was opened, and the pack that scores them. One owner: it is not thread-safe.
 
-    def __init__(self, pack: Pack, release: int, capacity_max: int = 200_000) -> None:
+    threads: cores that a large block may use.
+    """
+
+    def __init__(self, pack: Pack, release: int, capacity_max: int = 200_000, threads: int = 1) -> None:
         self.pack = pack
         self.release = release
         self._capacity_max = capacity_max
+        self._crew = Crew(threads)
         self._classes = {one.name: _empty_class(pack, one) for one in pack.classes}
 
     def class_names(self) -> list[str]:
@@ -191,13 +148,8 @@ class LiveFleet:
         live.make_room(n)
         rows, times, values = _writable(rows), _writable(times), _writable(values)
         out = columns_of(rows, times, len(live.known.outputs), live.plan.features if want_features else 0)
-        revisions: list[Columns] = []
-        start = 0
-        while start < n:
-            start, count = score_rows(live.table, start, rows, times, values, now_us, historical, repeated, *out)
-            if count:
-                revisions.append(live.revised(count, want_features))
-        return answers(out, revisions, want_features)
+        block = rows, times, values, now_us, historical, repeated, out
+        return answers(out, self._crew.score(live, n, block, want_features), want_features)
 
     def take_events(
         self,
@@ -283,20 +235,20 @@ class LiveFleet:
             trial.reasons(name, scored, 1, np.ones(scored.values.shape, np.bool_))
             trial.take_events(name, rows, np.array([10**15]), np.array([-1]), 2 * 10**15)
 
-    def held(self, asset_class: str, read: tuple[int, int] | None = None) -> _LiveClass:  # noqa: ARG002  for a GPU's
+    def held(self, asset_class: str, read: tuple[int, int] | None = None) -> LiveClass:  # noqa: ARG002  for a GPU's
         """Windows, alarms and rows of a class as they are, for `warmth` to keep and bring back.
 
         read: the caller looks at the rows [begin, end) and changes nothing.
         """
         return self._class(asset_class)
 
-    def _class(self, name: str) -> _LiveClass:
+    def _class(self, name: str) -> LiveClass:
         try:
             return self._classes[name]
         except KeyError:
             raise KeyError(f"asset class {name!r} is not one of {sorted(self._classes)}") from None
 
-    def _reserve(self, live: _LiveClass, count: int) -> None:
+    def _reserve(self, live: LiveClass, count: int) -> None:
         capacity = len(live.windows.newest)
         if count <= capacity:
             return
@@ -314,14 +266,14 @@ def _writable(column: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
     return column if column.flags.writeable else column.copy()
 
 
-def _newest_times(live: _LiveClass, rows: slice) -> npt.NDArray[np.int64]:
+def _newest_times(live: LiveClass, rows: slice) -> npt.NDArray[np.int64]:
     windows = live.windows
     newest = windows.newest[rows]
     times = windows.times[rows][np.arange(len(newest)), newest % live.plan.slots]
     return np.where(newest == EMPTY, EMPTY, times)
 
 
-def _sit(live: _LiveClass, found: Seats, first: int) -> None:
+def _sit(live: LiveClass, found: Seats, first: int) -> None:
     """Give the assets in rows first … their heads and starts, and the attributes that the pack has."""
     rows = slice(first, first + len(found.heads))
     live.assets.heads[rows] = found.heads
@@ -329,11 +281,11 @@ def _sit(live: _LiveClass, found: Seats, first: int) -> None:
     live.windows.statics[rows] = np.where(np.isnan(found.statics), live.windows.statics[rows], found.statics)
 
 
-def _empty_class(pack: Pack, known: PackClass) -> _LiveClass:
+def _empty_class(pack: Pack, known: PackClass) -> LiveClass:
     plan = compile_plan(known.spec, known.regimes)
     work, room = work_for(plan, known.slots), room_for(plan, len(known.outputs), _FIRST_ROWS_MAX)
     windows, assets = allocate(plan, _FIRST_CAPACITY), _empty_assets(known, _FIRST_CAPACITY)
-    return _LiveClass(known, Bound(plan, windows, heads_of(pack, known), assets, work, room))
+    return LiveClass(known, Bound(plan, windows, heads_of(pack, known), assets, work, room))
 
 
 def _empty_assets(known: PackClass, capacity: int) -> Assets:
@@ -346,7 +298,7 @@ def _empty_assets(known: PackClass, capacity: int) -> Assets:
     )
 
 
-def _carry(old: _LiveClass, new: _LiveClass) -> None:
+def _carry(old: LiveClass, new: LiveClass) -> None:
     """Take over assets, windows, events, attributes and open alarms from the class as it was."""
     new.rows = old.rows
     capacity = len(old.windows.newest)
@@ -375,7 +327,7 @@ def _carry(old: _LiveClass, new: _LiveClass) -> None:
 RING_FIELDS = ("cadence_us", "slots", "minimum", "maximum", "centroids", "regime_scale", "mean", "inverse_std")
 
 
-def _same_ring(old: _LiveClass, new: _LiveClass) -> bool:
+def _same_ring(old: LiveClass, new: LiveClass) -> bool:
     """Whether windows laid out for one class serve the other as they are."""
     names = [(ring_names(one), event_names(one.known.spec), one.known.spec.statics) for one in (old, new)]
     return names[0] == names[1] and all(
@@ -383,7 +335,7 @@ def _same_ring(old: _LiveClass, new: _LiveClass) -> bool:
     )
 
 
-def ring_names(live: _LiveClass) -> list[str]:
+def ring_names(live: LiveClass) -> list[str]:
     return [live.known.spec.sensors[i].name for i in live.plan.order]
 
 

@@ -105,7 +105,7 @@ class _Replay:
         if pack is None:
             self._warn(f"release {release} is gone: alarms are rebuilt with release {self._release}")
             pack, release = self._pack, self._release
-        return fleet_on(self._settings.device, pack, release, self._settings.capacity_max)
+        return fleet_on(self._settings.device, pack, release, self._settings.capacity_max, self._settings.threads)
 
     def _restore(self, snapshots: list[int], segments: list[int]) -> int:
         """Take the newest snapshot that is whole; the first segment to replay."""

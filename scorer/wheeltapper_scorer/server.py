@@ -12,7 +12,7 @@ from wheeltapper.device import fleet_on
 from wheeltapper.errors import CommandError
 from wheeltapper.live import LiveFleet
 
-from wheeltapper_scorer import logs, pauses
+from wheeltapper_scorer import logs, pauses, warming
 from wheeltapper_scorer.counters import Counters
 from wheeltapper_scorer.disk import Disk, Folder
 from wheeltapper_scorer.doctor import Doctor
@@ -37,9 +37,10 @@ def serve(settings: Settings, source: Source, ready: Ready, disk: Disk | None = 
     """Serve until SIGTERM or SIGINT. Raises NotFound or Refused where there is nothing to serve, CommandError where
     the address is taken or the state cannot be kept. `ready` is called once every kernel is compiled, the windows are
     as they were, and the port accepts streams. disk: what `settings.state` names, unless it is given."""
-    loaded = source.load()
-    fleet = fleet_on(settings.device, loaded.pack, loaded.release, settings.capacity_max)
-    fleet.warm()
+    with warming.beside():
+        loaded = source.load()
+        fleet = fleet_on(settings.device, loaded.pack, loaded.release, settings.capacity_max, settings.threads)
+        fleet.warm()
     counters, recovered = Counters(), None
     if settings.state is not None:
         disk = disk or Folder(settings.state)

@@ -26,6 +26,7 @@ def run(options: argparse.Namespace) -> None:
         tls=_tls(options),
         grants=options.grants,
         device=options.device,
+        threads=options.threads,
         metrics=options.metrics,
         rows_max=options.rows_max,
         message_bytes_max=options.message_bytes,

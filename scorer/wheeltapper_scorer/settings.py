@@ -31,6 +31,7 @@ class Settings:
     tls: TlsFiles | None = None
     grants: Path | None = None  # who may send what, by certified name
     device: str = "cpu"  # or "cuda": where windows and forests live and kernels run
+    threads: int = 1  # cores that one large block may use, on the CPU
     metrics: str = ""  # HOST:PORT of Prometheus' page; "": none
     rows_max: int = 8_192  # rows of one block; less where an answer would pass message_bytes_max
     assets_max: int = 200_000  # assets of one stream
@@ -58,7 +59,16 @@ class Settings:
     pending_bytes_max: int = 16 * 1024 * 1024  # on their way to the disk; beyond it blocks wait
 
     def __post_init__(self) -> None:
-        for name in ("rows_max", "assets_max", "capacity_max", "streams_max", "calls_max", "gateways_max", "names_max"):
+        for name in (
+            "threads",
+            "rows_max",
+            "assets_max",
+            "capacity_max",
+            "streams_max",
+            "calls_max",
+            "gateways_max",
+            "names_max",
+        ):
             _at_least(name, getattr(self, name), 1)
         _at_least("name_bytes_max", self.name_bytes_max, 16)
         _at_least("message_bytes_max", self.message_bytes_max, 64 * 1024)

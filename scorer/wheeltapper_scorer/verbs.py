@@ -6,11 +6,14 @@ import argparse
 import os
 from pathlib import Path
 
+from wheeltapper_command.machine import available_cpus
 from wheeltapper_command.progress import Progress
 from wheeltapper_command.verb import Outcome, Verb
 
 from wheeltapper_scorer import kernel_cache
 from wheeltapper_scorer.warm_verb import warm
+
+_THREADS_MAX = 8  # beyond them Python's part of a block, which one core does, is most of it
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +43,13 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--metrics", default="", metavar="HOST:PORT", help="show Prometheus what happens, here")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where kernels run (default: cpu)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=min(_THREADS_MAX, available_cpus()),
+        metavar="N",
+        help=f"cores that one large block may use (default: all, at most {_THREADS_MAX})",
+    )
     parser.add_argument("--poll-seconds", type=float, default=1.0, help="how often the stage is looked at (default: 1)")
     parser.add_argument("--drain-seconds", type=float, default=15.0, help="what streams get to end after SIGTERM")
     parser.add_argument("--rows-max", type=int, default=8_192, help="rows of one block (default: 8192)")

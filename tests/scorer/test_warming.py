@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from wheeltapper.errors import Refused
-from wheeltapper_scorer import kernel_cache
+from wheeltapper_scorer import kernel_cache, warming
 
 _COUNT = """
 import sys
@@ -29,6 +30,22 @@ LiveFleet(open_pack(Path(sys.argv[1]), kernels=KERNELS), 1).warm()
 print(len(before), sorted(name for name, _ in compiled() - before))
 """
 
+_BESIDE = """
+import sys
+from wheeltapper_scorer import warming
+
+def compiled():
+    modules = [module for name, module in sys.modules.items() if name.startswith("wheeltapper.")]
+    kernels = {id(k): k for module in modules for k in vars(module).values() if hasattr(k, "signatures")}
+    return {(k.py_func.__qualname__, str(s)) for k in kernels.values() for s in k.signatures}
+
+warming.compile_what_is_beside()
+beside = compiled()
+warming.compile_kernels()
+print(sorted(name for name, _ in beside))
+print(sorted(name for name, _ in compiled() - beside))
+"""
+
 
 def test_a_real_pack_compiles_nothing_that_warm_has_not(tmp_path: Path, packs: dict[str, bytes]) -> None:
     path = tmp_path / "real.pack"
@@ -38,6 +55,34 @@ def test_a_real_pack_compiles_nothing_that_warm_has_not(tmp_path: Path, packs: d
     count, _, missed = done.stdout.partition(" ")
     assert int(count) >= 5
     assert missed.strip() == "[]"
+
+
+def test_the_second_process_leaves_the_block_path_and_nothing_else_to_the_first() -> None:
+    done = subprocess.run([sys.executable, "-c", _BESIDE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    beside, left = done.stdout.splitlines()
+    assert "'_explain'" in beside
+    assert "'take_rows'" in beside
+    assert left == "['score_rows']"
+
+
+def test_with_an_empty_cache_a_second_process_helps_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, *words: Any, **options: Any) -> None:
+            super().__init__(*words, **options)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    monkeypatch.setattr(warming, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(warming, "available_cpus", lambda: 2)
+    with warming.beside():
+        assert started[0].poll() is None
+    assert started[0].poll() is not None
+    (tmp_path / "bound.score_rows-1.py311.nbi").touch()
+    with warming.beside():
+        assert len(started) == 1
 
 
 def test_a_cache_is_made_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wheeltapper_command.errors import Exit, UsageError
+from wheeltapper_command.machine import available_cpus
 from wheeltapper_command.progress import Progress, clock
 from wheeltapper_command.verb import Outcome, Verb
 
@@ -23,7 +24,6 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace, progress: Progress) -> Outcome:
     from wheeltapper_trainer.demo import Trip, demonstrate  # noqa: PLC0415  a verb imports what it needs when it runs
-    from wheeltapper_trainer.train_verbs import available_cpus  # noqa: PLC0415
 
     if options.assets < 4 or options.days < 60:
         raise UsageError(f"a demo needs 4 assets and 60 days, found {options.assets} and {options.days}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wheeltapper_command.errors import Exit, UsageError
+from wheeltapper_command.machine import available_cpus
 from wheeltapper_command.progress import Progress, clock
 from wheeltapper_command.table import table
 from wheeltapper_command.verb import Outcome, Verb
@@ -266,11 +266,6 @@ def time_us(text: str) -> int:
 def absolute(history: str) -> str:
     """A history's address as every worker finds it, wherever it runs."""
     return history if "://" in history else str(Path(history).absolute())
-
-
-def available_cpus() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _login() -> str:

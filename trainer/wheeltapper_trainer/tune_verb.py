@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from wheeltapper_command.errors import Exit
+from wheeltapper_command.machine import available_cpus
 from wheeltapper_command.progress import Progress, clock
 from wheeltapper_command.table import table
 from wheeltapper_command.verb import Outcome, Verb
 
-from wheeltapper_trainer.train_verbs import absolute, available_cpus
+from wheeltapper_trainer.train_verbs import absolute
 
 _FIGURES_SHOWN = 12
 
