@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,16 +19,15 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from wheeltapper_scorer.wire import Scores
-
-OVERHEAD_BYTES = 1_024  # of the objects around an answer's columns
+_OVERHEAD_BYTES = 400  # of the objects around an answer's bytes …
+_MESSAGE_BYTES = 33  # … and around each further message's
 _MIB = 1024 * 1024
 _COUNT = struct.Struct("<Q")
 _UNSETTLED_BYTES_MAX = _MIB  # of a gateway that never said what is settled
 
 
 class Body(IntEnum):
-    """What was asked: a call's two blocks may share a sequence. Numbers are for ever."""
+    """What was asked. Numbers are for ever."""
 
     READINGS = 1
     EVENTS = 2
@@ -52,14 +52,22 @@ class Named(NamedTuple):
 
 
 class Told(NamedTuple):
-    """An answer as it was given, but for handles, which are a stream's own: here they are rows of the fleet."""
+    """What was asked, as in `Asked`, and the answer as `wire.encode_scores` writes it, but for handles, which are a
+    stream's own: in revisions they are rows of the fleet, and in scores those of whoever asked first."""
 
-    asked: Asked
+    body: Body
+    sequence: int
+    check: int
     clock_us: int  # the scorer's, when it was first asked
     named: Named
-    revisions: tuple[Scores, ...]
-    scores: Scores
-    bytes: int  # about what it takes in memory
+    revisions: tuple[bytes, ...]
+    scores: bytes
+
+    @property
+    def bytes(self) -> int:
+        """About what it takes in memory."""
+        further = sum([_MESSAGE_BYTES + len(one) for one in self.revisions]) if self.revisions else 0
+        return _OVERHEAD_BYTES + len(self.scores) + further
 
 
 @dataclass(slots=True)
@@ -67,7 +75,8 @@ class Kept:
     """Of one gateway and epoch."""
 
     settled: int = 0  # nothing up to here is asked again
-    told: OrderedDict[tuple[Body, int], Told] = field(default_factory=OrderedDict)
+    told: OrderedDict[int, Told] = field(default_factory=OrderedDict)  # by sequence, in the order they were given
+    sequences: list[int] = field(default_factory=list)  # the same, rising: backlog comes between newer blocks
     bytes: int = 0
 
 
@@ -85,21 +94,22 @@ class AnswerMemory:
     def find(self, gateway: str, epoch: int, asked: Asked, wanted: tuple[bool, int, bool]) -> Told | None:
         """What was answered to exactly this block, where the same columns were wanted."""
         kept = self._kept.get((gateway, epoch))
-        told = kept.told.get(asked[:2]) if kept is not None else None
-        return told if told is not None and told.asked == asked and told.named.wanted == wanted else None
+        told = kept.told.get(asked.sequence) if kept is not None else None
+        return told if told is not None and told[:3] == asked and told.named.wanted == wanted else None
 
     def keep(self, gateway: str, epoch: int, told: Told) -> None:
         """Remember an answer. The first answer to a block stays; sequence 0 is none."""
         kept = self._of(gateway, epoch)
-        key = told.asked[:2]
-        before = kept.told.get(key)
-        if told.asked.sequence <= kept.settled or (before is not None and before.asked == told.asked):
+        before = kept.told.get(told.sequence)
+        if told.sequence <= kept.settled or (before is not None and before[:3] == told[:3]):
             return
         if before is not None:
-            self._forget(kept, key)
-        kept.told[key] = told
-        kept.bytes += told.bytes
-        self.bytes += told.bytes
+            self._forget(kept, told.sequence)
+        kept.told[told.sequence] = told
+        insort(kept.sequences, told.sequence)
+        size = told.bytes
+        kept.bytes += size
+        self.bytes += size
         limit = self._bytes_max if kept.settled else min(self._bytes_max, _UNSETTLED_BYTES_MAX)
         while kept.told and kept.bytes > limit:
             self._forget(kept, next(iter(kept.told)))
@@ -111,8 +121,8 @@ class AnswerMemory:
         kept = self._of(gateway, epoch)
         if sequence > kept.settled:
             kept.settled = sequence
-            for key in [one for one in kept.told if one[1] <= sequence]:
-                self._forget(kept, key)
+            for one in kept.sequences[: bisect_right(kept.sequences, sequence)]:
+                self._forget(kept, one)
 
     def state(self) -> Iterator[tuple[str, int, int, tuple[Told, ...]]]:
         """What outlives a process: gateway, epoch, settled, answers. The memory may change while one iterates."""
@@ -142,8 +152,9 @@ class AnswerMemory:
         _, kept = self._kept.popitem(last=False)
         self.bytes -= kept.bytes
 
-    def _forget(self, kept: Kept, key: tuple[Body, int]) -> None:
-        size = kept.told.pop(key).bytes
+    def _forget(self, kept: Kept, sequence: int) -> None:
+        size = kept.told.pop(sequence).bytes
+        del kept.sequences[bisect_left(kept.sequences, sequence)]
         kept.bytes -= size
         self.bytes -= size
 

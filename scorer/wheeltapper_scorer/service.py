@@ -264,10 +264,9 @@ class ScoringService:
         self._worked(began)
         on_disk = kept.took(raw, answered, request.sequence) if kept is not None else None
         self._count(answered)
-        messages = [wire.encode_opened(answered.reopened)] if answered.reopened is not None else []
-        messages += [wire.encode_revisions(block) for block in answered.revisions]
-        messages.append(wire.encode_scores(answered.scores))
-        for message in messages:
+        if answered.reopened is not None:
+            await stream.write(wire.encode_opened(answered.reopened))
+        for message in answered.messages:
             await stream.write(message)
         session.answered(request.sequence)
         if kept is not None:

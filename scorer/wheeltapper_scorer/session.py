@@ -15,8 +15,8 @@ from wheeltapper.live import Answers, LiveFleet
 from wheeltapper.reasons import Reasons
 from wheeltapper_proto import scoring_pb2
 
-from wheeltapper_scorer import opening
-from wheeltapper_scorer.answer_memory import OVERHEAD_BYTES, Asked, Body, Named, Told, asked
+from wheeltapper_scorer import kept_answers, opening, wire
+from wheeltapper_scorer.answer_memory import Asked, Body, Named, Told, asked
 from wheeltapper_scorer.faults import CallError, Reason
 from wheeltapper_scorer.handles import UNKNOWN, Handles
 from wheeltapper_scorer.resume import ResumePoints
@@ -33,6 +33,7 @@ class Answered(NamedTuple):
     reopened: scoring_pb2.Opened | None
     revisions: list[Scores]
     scores: Scores
+    messages: tuple[bytes, ...]  # of a stream: revisions, then scores, as they leave
     clock_us: int  # when the block was taken
     again: bool = False  # that was earlier: it is answered as it was then
 
@@ -87,7 +88,7 @@ class Session:
         sensors = len(told.sensors)
         if len(block.handles) != len(block.times) or len(block.values) != rows_count * sensors:
             blank = self._blank(block.sequence, handles, times, scoring_pb2.ROW_STATUS_WRONG_WIDTH)
-            return Answered(self._announced(), [], blank, now_us)
+            return self._said(self._announced(), [], blank, now_us)
         rows = self.rows_of(handles)
         question = self._asked(Body.READINGS, block, rows, times, block.values)
         if recall and (known := self._known(question, handles)) is not None:
@@ -109,7 +110,7 @@ class Session:
         )
         self._silence(answers, handles)
         revisions = self._revisions(block.sequence, answers.revisions)
-        answered = Answered(reopened, revisions, self._scores(block.sequence, handles, answers), now_us)
+        answered = self._said(reopened, revisions, self._scores(block.sequence, handles, answers), now_us)
         if remember:
             self._remember(question, answered)
         return answered
@@ -120,7 +121,7 @@ class Session:
         handles, times = _fit(block.handles, rows_count), _fit(block.times, rows_count)
         if not len(block.handles) == len(block.times) == len(block.codes):
             blank = self._blank(block.sequence, handles, times, scoring_pb2.ROW_STATUS_WRONG_WIDTH)
-            return Answered(self._announced(), [], blank, now_us)
+            return self._said(self._announced(), [], blank, now_us)
         rows = self.rows_of(handles)
         question = self._asked(Body.EVENTS, block, rows, times, block.codes)
         if recall and (known := self._known(question, handles)) is not None:
@@ -141,7 +142,7 @@ class Session:
             repeated=self._points.taken(told.gateway, told.epoch, block.sequence),
         )
         answer.status[chosen] = taken.status
-        answered = Answered(reopened, self._revisions(block.sequence, taken.revisions), answer, now_us)
+        answered = self._said(reopened, self._revisions(block.sequence, taken.revisions), answer, now_us)
         if remember:
             self._remember(question, answered)
         return answered
@@ -181,7 +182,6 @@ class Session:
         self._named = Named(self._release, self._fleet.pack.sha256, tuple(self._outputs), tuple(self._features), wanted)
         features = len(self._features) if told.want_features else 0
         reasons = told.reasons_top * len(self._outputs)
-        self._row_bytes = 4 + 8 + 1 + 1 + 6 * len(self._outputs) + 4 * features + 16 * reasons
         self._rows_max = rows_max(len(told.sensors), len(self._outputs), features, reasons, self._settings)
         if reasons and told.reasons_always:
             self._rows_max = min(self._rows_max, _EXPLAINED_ROWS_MAX)
@@ -231,21 +231,35 @@ class Session:
         told = self._points.answers.find(who.gateway, who.epoch, question, self._named.wanted)
         if told is None:
             return None
-        revisions = [one._replace(handles=self._assets.of_rows(one.handles.astype(np.int64))) for one in told.revisions]
-        heard = [self._hushed(one) for one in (*revisions, told.scores._replace(handles=handles))]
-        return Answered(self._other_columns(told.named), heard[:-1], heard[-1], told.clock_us, again=True)
+        revisions = [kept_answers.scores_of(one, told.named) for one in told.revisions]
+        mine = [one._replace(handles=self._assets.of_rows(one.handles.astype(np.int64))) for one in revisions]
+        scores = kept_answers.scores_of(told.scores, told.named)._replace(handles=handles)
+        *heard, last = [self._hushed(one) for one in (*mine, scores)]
+        return self._said(self._other_columns(told.named), heard, last, told.clock_us, again=True)
 
     def _remember(self, question: Asked | None, answered: Answered) -> None:
         """Keep an answer until the gateway will not ask for it again."""
         if question is None:
             return
         who = self._told()
-        _, revisions, scores, clock_us, _ = answered
-        rows_count = len(scores.handles) + sum([len(one.handles) for one in revisions])
-        kept = [one._replace(handles=self.rows_of(one.handles).astype(np.uint32)) for one in revisions]
-        size = OVERHEAD_BYTES + rows_count * self._row_bytes
-        told = Told(question, clock_us, self._named, tuple(kept), scores, size)
+        by_row = [one._replace(handles=self.rows_of(one.handles).astype(np.uint32)) for one in answered.revisions]
+        kept = tuple([wire.encode_scores(one) for one in by_row])
+        told = Told(*question, answered.clock_us, self._named, kept, answered.messages[-1])
         self._points.answers.keep(who.gateway, who.epoch, told)
+
+    def _said(
+        self,
+        reopened: scoring_pb2.Opened | None,
+        revisions: list[Scores],
+        scores: Scores,
+        clock_us: int,
+        again: bool = False,
+    ) -> Answered:
+        """An answer, and what is sent of it; a call encodes its own, all in one."""
+        messages: tuple[bytes, ...] = ()
+        if not self._is_call:
+            messages = (*[wire.encode_revisions(one) for one in revisions], wire.encode_scores(scores))
+        return Answered(reopened, revisions, scores, messages, clock_us, again)
 
     def _hushed(self, scores: Scores) -> Scores:
         """The same answer; an asset that was switched off since is not scored."""

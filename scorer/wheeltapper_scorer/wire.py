@@ -148,6 +148,39 @@ def encode_scores(scores: Scores) -> bytes:
     return _serialized(response)
 
 
+def decode_scores(raw: bytes, outputs: int, features: int | None, has_reasons: bool) -> Scores:
+    """The columns of what `encode_scores` wrote, which cannot be written; features: None where there is no such column.
+    Raises ValueError where the bytes are no such answer."""
+    try:
+        block = _TwinResponse.FromString(raw).scores
+    except message.DecodeError as error:
+        raise ValueError(f"expected an answer, found {len(raw):,} bytes that are none") from error
+    status = np.frombuffer(block.status, np.uint8)
+    rows = len(status)
+    return Scores(
+        block.sequence,
+        block.release,
+        np.frombuffer(block.handles, _HANDLES).reshape(rows),
+        np.frombuffer(block.times, _TIMES).reshape(rows),
+        status,
+        np.frombuffer(block.values, _VALUES).reshape(rows, outputs),
+        np.frombuffer(block.levels, np.uint8).reshape(rows, outputs),
+        np.frombuffer(block.alarms, np.uint8).reshape(rows, outputs),
+        np.frombuffer(block.health, np.uint8).reshape(rows),
+        None if features is None else np.frombuffer(block.features, _VALUES).reshape(rows, features),
+        _decoded_reasons(block) if has_reasons else None,
+    )
+
+
+def _decoded_reasons(block: Any) -> Reasons:
+    return Reasons(
+        np.frombuffer(block.reason_rows, _HANDLES).astype(np.int64),
+        np.frombuffer(block.reason_outputs, _HANDLES).astype(np.uint8),
+        np.frombuffer(block.reason_features, _HANDLES).astype(np.int32),
+        np.frombuffer(block.reason_values, _VALUES),
+    )
+
+
 def encode_revisions(scores: Scores) -> bytes:
     """A StreamResponse with readings scored anew."""
     response = _TwinResponse()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import random
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from drowned_disk import DrownedDisk
+from hypothesis import given
+from hypothesis import strategies as st
 from presses import PRESS, content
 from serving import opening
 from simulation import SETTINGS
@@ -23,7 +26,7 @@ from wheeltapper.live import LiveFleet
 from wheeltapper.pack import Pack, write_pack
 from wheeltapper_proto import scoring_pb2 as pb
 from wheeltapper_scorer import kept_answers, wire
-from wheeltapper_scorer.answer_memory import AnswerMemory
+from wheeltapper_scorer.answer_memory import AnswerMemory, Body, Named, Told
 from wheeltapper_scorer.records import Kind, Record, Writer
 from wheeltapper_scorer.recovery import recover
 from wheeltapper_scorer.resume import ResumePoints
@@ -34,10 +37,6 @@ from wheeltapper_scorer.switch import Switch
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "journal-v1"
 PATIENT = Pack.from_bytes(write_pack(content(2, dataclasses.replace(PRESS, lateness=6))), KERNELS)
-
-
-def said(answered: Answered) -> list[bytes]:
-    return [wire.encode_scores(one) for one in (*answered.revisions, answered.scores)]
 
 
 def told_before_a_cut(fleet: LiveFleet, points: ResumePoints, **options: object) -> list[Answered]:
@@ -54,6 +53,7 @@ def block_of(sequence: int, minute: int, handles: tuple[int, int] = (0, 1)) -> w
 
 def test_the_same_words_to_other_handles(fleet):
     points = ResumePoints(10)
+    fleet.open_assets("press", ["another's"])  # so that rows of the fleet are not the handles
     first = told_before_a_cut(fleet, points, want_features=True, reasons_top=2)
     again = session_of(fleet, points=points)
     again.open(opening("other", "y", "x", want_features=True, reasons_top=2))
@@ -89,7 +89,7 @@ def test_answers_of_another_release_come_in_its_columns():
     answered = again.score(block_of(12, 10), LATER)
     assert answered.reopened is not None
     assert (answered.reopened.release, list(answered.reopened.outputs)) == (1, ["failure", "anomaly"])
-    assert said(answered) == said(first[11])
+    assert answered.messages == first[11].messages
     fresh = again.score(block_of(13, 12), LATER)
     assert fresh.reopened is not None
     assert (fresh.reopened.release, list(fresh.reopened.outputs)) == (2, ["failure"])
@@ -192,4 +192,56 @@ def test_a_journal_of_before_the_memory_still_reads():
     told = [one for *_, answers in found.points.answers.state() for one in answers]
     assert told
     for one in told:  # of blocks that the snapshot holds in part there is no whole answer
-        assert (one.scores.status != pb.ROW_STATUS_UNKNOWN_HANDLE).all()
+        assert (kept_answers.scores_of(one.scores, one.named).status != pb.ROW_STATUS_UNKNOWN_HANDLE).all()
+
+
+def test_answers_of_an_older_snapshot_are_given_again(fleet):
+    """A frozen payload of version 1, whose answers the twelve blocks of `told_before_a_cut` were given."""
+    payload = (GOLDEN.parent / "kept-answers-v1.bin").read_bytes()
+    points, wanted = ResumePoints(10), {"want_features": True, "reasons_top": 2}
+    kept_answers.unpack(memoryview(payload), points.answers)
+    ((*_, kept),) = points.answers.state()
+    assert payload.endswith(b"".join(message for told in kept for message in (*told.revisions, told.scores)))
+    answers = told_before_a_cut(fleet, points, **wanted)
+    assert [(one.again, one.clock_us, len(one.revisions)) for one in answers] == [
+        (True, told.clock_us, len(told.revisions)) for told in kept
+    ]
+    assert [one.messages[-1] for one in answers] == [told.scores for told in kept]
+    assert sum(len(one.revisions) for one in answers) == 3
+
+
+def test_an_answer_takes_what_it_is_counted_as():
+    """Or the limits in bytes would not bound the memory."""
+    named = Named(1, "ab" * 32, ("a",), (), (False, 0, False))
+    for size, revisions in ((41, 0), (41, 2), (5_000, 1)):
+        memory = AnswerMemory()
+        memory.settle("a gateway", 1, 1)
+        tracemalloc.start()
+        for i in range(1_000, 3_000):
+            late = tuple(bytes([number] * 60) for number in range(revisions))
+            memory.keep("a gateway", 1, Told(Body.READINGS, i, 2**31 + i, LATER + i, named, late, bytes(size)))
+        taken, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert 0.8 * memory.bytes < taken < 1.1 * memory.bytes
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 12)), max_size=40))
+def test_nothing_is_left_of_what_is_settled(steps):
+    """Whatever the order in which blocks come: live data goes before backlog."""
+    memory, named = AnswerMemory(bytes_max=4_000), Named(1, "", ("a",), (), (False, 0, False))
+    kept, settled = dict[int, Told](), 0
+    for settles, sequence in steps:
+        if settles:
+            settled = max(settled, sequence)
+            memory.settle("g", 1, sequence)
+            kept = {one: told for one, told in kept.items() if one > settled}
+        else:
+            told = Told(Body.READINGS, sequence, len(kept), LATER, named, (), bytes(1_000))
+            memory.keep("g", 1, told)
+            if sequence > settled and (sequence not in kept or kept[sequence].check != told.check):
+                kept.pop(sequence, None)
+                kept[sequence] = told
+                kept = dict(list(kept.items())[-2:])
+        found = [answers for *_, answers in memory.state()]
+        assert found in ([tuple(kept.values())], [])
+        assert memory.bytes == sum(told.bytes for told in kept.values())

@@ -63,8 +63,7 @@ class Line:
         answered = session.score(told, NOW) if isinstance(told, wire.Readings) else session.take_events(told, NOW)
         if answered.reopened is not None:
             self.heard.append(wire.encode_opened(answered.reopened))
-        self.heard += [wire.encode_revisions(one) for one in answered.revisions]
-        self.heard.append(wire.encode_scores(answered.scores))
+        self.heard += answered.messages
         self.counters.count_rows(answered.scores.status, answered.scores.health)
         session.answered(told.sequence)
 

@@ -165,6 +165,22 @@ def test_answers_are_the_bytes_that_protobuf_writes(block):
     assert wire.encode_revisions(block) == pb.StreamResponse(revisions=typed(block)).SerializeToString()
 
 
+@given(scores())
+def test_answers_are_read_back_as_they_were(block):
+    shape = block.values.shape[1], None if block.features is None else block.features.shape[1]
+    read = wire.decode_scores(wire.encode_scores(block), *shape, block.reasons is not None)
+    for found, expected in zip((*read[:-1], *(read.reasons or ())), (*block[:-1], *(block.reasons or ())), strict=True):
+        np.testing.assert_array_equal(found, expected)
+        assert getattr(found, "dtype", None) == getattr(expected, "dtype", None)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@given(raw=st.binary(max_size=60))
+def test_any_bytes_are_an_answer_or_none(outputs, raw):
+    with contextlib.suppress(ValueError):
+        assert isinstance(wire.decode_scores(raw, outputs, None, has_reasons=True), wire.Scores)
+
+
 @given(scores(), st.none() | scores())
 def test_a_unary_answer_reads_as_its_parts(block, revisions):
     opened = pb.Opened(handles=[0, 7], release=3, pack="ab", outputs=["rul"], levels=[2, 3])
