@@ -93,7 +93,8 @@ class Caller:
     def __init__(self, access: Access, names: Sequence[str]) -> None:
         self._access = access
         self._names = names
-        self._claims: list[tuple[str, str, Sequence[str]]] = []
+        self._claimed = "", ""  # the gateway and class of the latest Open …
+        self._assets: set[str] = set()  # … and the assets of all, once each, however often they are named
         self._version = access.version
         if access.authenticated:
             self._granted()
@@ -107,10 +108,11 @@ class Caller:
         """Raises CallError NOT_GRANTED unless the caller may speak under this name, for this class and these assets."""
         if not self._access.authenticated:
             return
-        gateway, asset_class, _ = self._claims[0] if self._claims else ("", "", ())
-        claim = (message.gateway or gateway, message.asset_class or asset_class, tuple(message.asset_ids))
-        self._check(claim)
-        self._claims.append(claim)
+        gateway, asset_class = self._claimed
+        claimed = message.gateway or gateway, message.asset_class or asset_class
+        self._check(*claimed, message.asset_ids)
+        self._claimed = claimed  # a session lets no later Open name others
+        self._assets.update(message.asset_ids)
 
     def check_asset(self, asset_class: str, asset: str) -> None:
         """Raises CallError NOT_GRANTED unless the caller may send this asset under some name."""
@@ -123,8 +125,8 @@ class Caller:
         """With every message: raises CallError NOT_GRANTED where new rules no longer allow what was opened."""
         if self._version != self._access.version:
             self._version = self._access.version
-            for claim in self._claims:
-                self._check(claim)
+            if self._claimed[0]:
+                self._check(*self._claimed, self._assets)
 
     def _granted(self) -> list[Grant]:
         grants = self._access.grants
@@ -137,8 +139,7 @@ class Caller:
             raise CallError(Reason.NOT_GRANTED, f"nothing is granted to {_shown(self._names)}")
         return found
 
-    def _check(self, claim: tuple[str, str, Sequence[str]]) -> None:
-        gateway, asset_class, assets = claim
+    def _check(self, gateway: str, asset_class: str, assets: Iterable[str]) -> None:
         granted = self._granted()
         if self._access.grants is None:
             if not any(name in self._names for name in _speaks_as(gateway)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from wheeltapper_proto import scoring_pb2
 
@@ -23,6 +23,7 @@ class Acknowledging:
         self._journal, self._write = journal, write
         self._stream = journal.open_stream()
         self._told: scoring_pb2.Open | None = None
+        self._assets = 0  # of the stream
         self._unsafe: deque[tuple[int, asyncio.Future[None]]] = deque()  # scored, told, and not yet acknowledged
         self._more, self._none = asyncio.Event(), asyncio.Event()
         self._none.set()
@@ -35,10 +36,17 @@ class Acknowledging:
         if self._is_durable:
             self._journal.check()
 
-    def opened(self, message: scoring_pb2.Open, raw: bytes, now_us: int) -> None:
-        """The stream has opened, or has added assets."""
+    def opened(self, message: scoring_pb2.Open, answer: scoring_pb2.Opened, raw: bytes, now_us: int) -> None:
+        """The stream has opened, or has added assets. A later Open is kept as what is new in it: the journal repeats
+        all of them with every segment, and a gateway may send one before each block."""
+        fresh = [i for i, handle in enumerate(answer.handles) if handle >= self._assets]
+        self._assets += len(fresh)
         if self._told is None:
             self._told = message
+        elif fresh:
+            raw = _only(fresh, message)
+        else:
+            return
         self._journal.opened(self._stream, raw, now_us)
         if self._is_durable and self._acker is None:
             self._acker = asyncio.create_task(self._acknowledge())
@@ -97,3 +105,15 @@ class Acknowledging:
             return
         finally:
             self._none.set()
+
+
+def _only(assets: Sequence[int], message: scoring_pb2.Open) -> bytes:
+    """A later Open of some of its assets, with their attributes: what the first one said need not be said again."""
+    width, values = len(message.attributes), message.attribute_values
+    return scoring_pb2.StreamRequest(
+        open=scoring_pb2.Open(
+            asset_ids=[message.asset_ids[i] for i in assets],
+            attributes=message.attributes,
+            attribute_values=[value for i in assets for value in values[i * width : (i + 1) * width]],
+        )
+    ).SerializeToString()

@@ -252,7 +252,7 @@ class ScoringService:
             opened = session.open(request)
             self._worked(began)
             if kept is not None:
-                kept.opened(request, raw, now_us)
+                kept.opened(request, opened, raw, now_us)
             logs.info("opened", gateway=request.gateway, asset_class=request.asset_class, assets=len(request.asset_ids))
             await stream.write(wire.encode_opened(opened))
             return
