@@ -73,6 +73,12 @@ class Entry:
     def pack(self) -> str:
         return str(self.document["pack"])
 
+    @property
+    def composed(self) -> Mapping[str, Any]:
+        """Of a release made of others {"base", "classes", "assets"}: which release trained what. Otherwise empty."""
+        found = self.document["details"].get("composed")
+        return found if isinstance(found, Mapping) else {}
+
 
 @dataclass(frozen=True, slots=True)
 class StageState:

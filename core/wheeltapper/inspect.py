@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from wheeltapper.pack import Pack, PackClass
 
 _NODE_BYTES = 8
+_LINEAGE_ROWS_MAX = 20  # of one key, as of the assets that were re-pointed
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,8 +56,12 @@ def describe(pack: Pack) -> dict[str, Any]:
 
 
 def describe_asset(pack: Pack, asset_id: str) -> dict[str, Any]:
-    """Who answers for one asset, slot by slot. Raises NotFound where the pack does not know it."""
-    from wheeltapper.outputs import Why  # noqa: PLC0415  as in `_run`
+    """Who answers for one asset, slot by slot. Raises NotFound where the pack does not know it.
+
+    `trained_in`: the pack that trained it, where this one was composed of several; else None.
+    """
+    from wheeltapper.composed_lineage import trained_asset  # noqa: PLC0415  as in `_run`
+    from wheeltapper.outputs import Why  # noqa: PLC0415
     from wheeltapper.spec import LEVELS  # noqa: PLC0415
 
     index = pack.asset_index(asset_id)
@@ -86,7 +91,13 @@ def describe_asset(pack: Pack, asset_id: str) -> dict[str, Any]:
             )
     statics = dict(zip(one.spec.statics, pack.asset_statics[index].tolist(), strict=False))
     known = {name: value if value == value else None for name, value in statics.items()}  # noqa: PLR0124  NaN
-    return {"asset": asset_id, "asset_class": one.name, "statics": known, "answers": answers}
+    return {
+        "asset": asset_id,
+        "asset_class": one.name,
+        "trained_in": trained_asset(pack, asset_id, one.name),
+        "statics": known,
+        "answers": answers,
+    }
 
 
 def _describe_class(pack: Pack, one: PackClass) -> dict[str, Any]:
@@ -196,6 +207,7 @@ def _asset_text(result: Mapping[str, Any]) -> str:
     ]
     statics = ", ".join(f"{name} {value}" for name, value in result["statics"].items() if value is not None)
     head = f"Asset {result['asset']} of class {result['asset_class']}" + (f": {statics}" if statics else "")
+    head += f"\ntrained in pack {result['trained_in']}" if result["trained_in"] else ""
     return head + "\n\n" + table(["output", "sensor", "answered by", "own trees", "with parents", "because"], rows)
 
 
@@ -209,6 +221,8 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> list[list[str]]:
     rows = []
     for key, value in sorted(document.items()):
         rows += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [[prefix + key, str(value)]]
+    if len(rows) > _LINEAGE_ROWS_MAX and prefix:
+        return [[prefix.rstrip("."), f"{len(rows):,} entries; -o json shows them"]]
     return rows
 
 

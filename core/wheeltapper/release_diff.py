@@ -23,7 +23,7 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str,
     for name in [name for name in classes_after if name in classes_before]:
         one, other = classes_before[name], classes_after[name]
         outputs.extend({"class": name, **change} for change in _output_changes(one, other))
-        settings.extend({"class": name, **change} for change in _changes(one.get("spec", {}), other.get("spec", {})))
+        settings.extend({"class": name, **change} for change in changes(one.get("spec", {}), other.get("spec", {})))
     sizes = [{"what": key, "before": before.get(key), "after": after.get(key)} for key in _SIZES]
     for level, heads in _heads(after).items():
         sizes.append({"what": f"{level} heads", "before": _heads(before).get(level), "after": heads})
@@ -34,7 +34,7 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str,
         "classes_removed": [name for name in classes_before if name not in classes_after],
         "outputs": outputs,
         "settings": settings,
-        "lineage": list(_changes(before.get("lineage", {}), after.get("lineage", {}))),
+        "lineage": list(changes(before.get("lineage", {}), after.get("lineage", {}))),
     }
 
 
@@ -65,12 +65,12 @@ def difference_text(found: Mapping[str, Any], before: str, after: str) -> str:
 def _output_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     old, new = _by_name(before.get("outputs", ())), _by_name(after.get("outputs", ()))
     for name in [*new, *(name for name in old if name not in new)]:
-        for change in _changes(old.get(name, {}), new.get(name, {})):
+        for change in changes(old.get(name, {}), new.get(name, {})):
             if change["key"] != "name":
                 yield {"output": name, "what": change["key"], "before": change["before"], "after": change["after"]}
 
 
-def _changes(before: Any, after: Any) -> Iterator[dict[str, Any]]:
+def changes(before: Any, after: Any) -> Iterator[dict[str, Any]]:
     """Where two JSON values differ, by dotted key."""
     old, new = dict(_leaves(before)), dict(_leaves(after))
     for key in [*new, *(key for key in old if key not in new)]:

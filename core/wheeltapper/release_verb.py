@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,9 @@ from wheeltapper_command.errors import Exit
 from wheeltapper_command.progress import Progress
 from wheeltapper_command.table import table
 from wheeltapper_command.verb import Outcome, Verb
+
+from wheeltapper import compose_verb
+from wheeltapper.release_words import find, gates_in_words, move, registry_of, signed, who
 
 if TYPE_CHECKING:
     from wheeltapper.chain import Entry
@@ -39,6 +41,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     diff.add_argument("before", metavar="BEFORE", help="a number, or a stage")
     diff.add_argument("after", metavar="AFTER", help="a number, or a stage")
 
+    compose_verb.arguments(word("compose", compose_verb.SUMMARY, compose_verb.run))
+
     promote = word("promote", "move a stage to a release", _promote)
     promote.add_argument("release", metavar="RELEASE", help="a number, or the stage that holds it")
     promote.add_argument("--to", required=True, metavar="STAGE", help="candidate, qa or production")
@@ -56,7 +60,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         subject.add_argument("--asset", default="", metavar="ID")
         subject.add_argument("--class", dest="asset_class", default="", metavar="NAME")
         subject.add_argument("--fleet", action="store_true")
-        _signed(switch)
+        signed(switch)
 
     verify = word("verify", "check the whole chain, every signature, pack and pointer", _verify)
     verify.add_argument(
@@ -72,14 +76,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     keygen.add_argument("folder", type=Path, metavar="DIR", help="where to write the two files")
 
 
-def _signed(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--why", required=True, metavar="TEXT", help="the reason, for the audit log")
-    parser.add_argument("--by", default="", metavar="NAME", help="who decides; default: the login name")
-    parser.add_argument("--key", type=Path, default=None, metavar="FILE", help="the private key to sign with")
-
-
 def _mover(parser: argparse.ArgumentParser) -> None:
-    _signed(parser)
+    signed(parser)
     parser.add_argument(
         "--expect", type=int, default=None, metavar="RELEASE", help="refuse unless the stage holds this one"
     )
@@ -91,7 +89,7 @@ def _run(options: argparse.Namespace, _progress: Progress) -> Outcome:
 
 
 def _list(options: argparse.Namespace) -> Outcome:
-    registry = _registry(options)
+    registry = registry_of(options)
     entries = registry.history()
     stages = registry.stages()
     releases = [_summary(registry, entry) for entry in entries if entry.action == "publish"]
@@ -107,7 +105,7 @@ def _list(options: argparse.Namespace) -> Outcome:
             ", ".join(r["stages"]),
             r["when"],
             r["who"],
-            _gates_in_words(r["gates"]),
+            gates_in_words(r["gates"]),
             r["pack"][:_SHA256_SHOWN],
             r["why"],
         ]
@@ -117,8 +115,8 @@ def _list(options: argparse.Namespace) -> Outcome:
 
 
 def _show(options: argparse.Namespace) -> Outcome:
-    registry = _registry(options)
-    release = _find(registry, options.release)
+    registry = registry_of(options)
+    release = find(registry, options.release)
     about = [dict(entry.document) for entry in registry.history() if entry.release == release.number]
     result = {**_summary(registry, release.entry), "pack_path": str(release.pack_path), "entries": about}
     lines = [
@@ -126,37 +124,50 @@ def _show(options: argparse.Namespace) -> Outcome:
         f"pack {release.sha256}",
         f"published {result['when']} by {result['who']}: {result['why']}",
     ]
+    composed = release.entry.composed
+    lines += compose_verb.parts_text(composed)
     if result["gates"]:
         rows = [[g["output"], g["metric"], _number(g.get("found")), _bounds(g), _passed(g)] for g in result["gates"]]
-        lines += ["", table(["output", "metric", "found", "bound", "gate"], rows)]
-    moves = [[e["number"], e["when"], e["action"], e["stage"] or "", _move(e), e["who"], _reason(e)] for e in about]
+        header = ["output", "metric", "found", "bound", "gate"]
+        if composed:
+            header.append("of release")
+            rows = [[*row, gate.get("release")] for row, gate in zip(rows, result["gates"], strict=True)]
+        lines += ["", table(header, rows)]
+    moves = [[e["number"], e["when"], e["action"], e["stage"] or "", move(e), e["who"], _reason(e)] for e in about]
     lines += ["", table(["entry", "when", "action", "stage", "from → to", "by", "why"], moves)]
     return Outcome(result, "\n".join(lines))
 
 
 def _diff(options: argparse.Namespace) -> Outcome:
-    from wheeltapper.inspect import describe  # noqa: PLC0415  a verb imports what it needs when it runs
+    from wheeltapper.composed_release import parts_changed  # noqa: PLC0415  a verb imports what it needs when it runs
+    from wheeltapper.inspect import describe  # noqa: PLC0415
     from wheeltapper.pack import open_pack  # noqa: PLC0415
     from wheeltapper.release_diff import difference, difference_text  # noqa: PLC0415
 
-    registry = _registry(options)
-    before, after = _find(registry, options.before), _find(registry, options.after)
+    registry = registry_of(options)
+    before, after = find(registry, options.before), find(registry, options.after)
     for release in (before, after):
         registry.check_pack(release)
-    found = difference(describe(open_pack(before.pack_path)), describe(open_pack(after.pack_path)))
-    result = {"before": before.number, "after": after.number, **found}
-    return Outcome(result, difference_text(found, f"release {before.number}", f"release {after.number}"))
+    packs = [describe(open_pack(release.pack_path)) for release in (before, after)]
+    found = difference(*packs)
+    parts = parts_changed(before, after, packs)
+    names = f"release {before.number}", f"release {after.number}"
+    text = difference_text(found, *names)
+    if parts:
+        rows = [[part["part"], _trained(part["before"]), _trained(part["after"])] for part in parts]
+        text += "\n\n" + table(["trained in", *names], rows)
+    return Outcome({"before": before.number, "after": after.number, **found, "trained_in": parts}, text)
 
 
 def _promote(options: argparse.Namespace) -> Outcome:
     from wheeltapper.registry import AS_SEEN  # noqa: PLC0415  a verb imports what it needs when it runs
 
-    registry = _registry(options)
-    release = _find(registry, options.release)
+    registry = registry_of(options)
+    release = find(registry, options.release)
     expect = AS_SEEN if options.expect is None else options.expect
     entries_before = len(registry.history())
     moved = registry.promote(
-        release.number, options.to, who=_who(options), why=options.why, override=options.override, expect=expect
+        release.number, options.to, who=who(options), why=options.why, override=options.override, expect=expect
     )
     if moved.moved_by.number <= entries_before:
         return Outcome(_moved(moved), f"{options.to} holds release {moved.number} already")
@@ -167,15 +178,17 @@ def _rollback(options: argparse.Namespace) -> Outcome:
     from wheeltapper.registry import AS_SEEN  # noqa: PLC0415  a verb imports what it needs when it runs
 
     expect = AS_SEEN if options.expect is None else options.expect
-    moved = _registry(options).rollback(options.stage, who=_who(options), why=options.why, to=options.to, expect=expect)
+    moved = registry_of(options).rollback(
+        options.stage, who=who(options), why=options.why, to=options.to, expect=expect
+    )
     return Outcome(_moved(moved), _moved_text(moved))
 
 
 def _switch(options: argparse.Namespace) -> Outcome:
     kind = "fleet" if options.fleet else "class" if options.asset_class else "asset"
     name = options.asset_class or options.asset
-    registry = _registry(options)
-    entry = registry.switch(kind, name, on=options.word == "unblock", who=_who(options), why=options.why)
+    registry = registry_of(options)
+    entry = registry.switch(kind, name, on=options.word == "unblock", who=who(options), why=options.why)
     off = registry.blocked()
     shown = {"fleet": off.fleet, "classes": sorted(off.classes), "assets": sorted(off.assets)}
     done = "scored again" if options.word == "unblock" else "no longer scored"
@@ -215,7 +228,7 @@ def _hours(text: str) -> float:
 
 
 def _prune(options: argparse.Namespace) -> Outcome:
-    registry, grace_s = _registry(options), options.grace_hours * 3600.0
+    registry, grace_s = registry_of(options), options.grace_hours * 3600.0
     found = {path.name: path.stat().st_size for path in registry.orphans(grace_s)}
     gone = list(found) if options.dry_run else registry.gc(grace_s)
     freed_bytes = sum(found.get(name, 0) for name in gone)
@@ -231,30 +244,6 @@ def _keygen(options: argparse.Namespace) -> Outcome:
     result = {"private": str(private), "public": str(public), "key": key_id}
     text = f"key {key_id}\n  private (keep it secret): {private}\n  public (give it to whoever verifies): {public}"
     return Outcome(result, text)
-
-
-def _registry(options: argparse.Namespace) -> Registry:
-    from wheeltapper.registry import Registry  # noqa: PLC0415  a verb imports what it needs when it runs
-    from wheeltapper.signing import Signer  # noqa: PLC0415
-
-    key = getattr(options, "key", None)
-    return Registry(options.registry, signer=Signer.from_file(key) if key else None)
-
-
-def _find(registry: Registry, word: str) -> Release:
-    """A release by its number or by the stage that holds it."""
-    return registry.release(int(word)) if word.isdecimal() else registry.resolve(word)
-
-
-def _who(options: argparse.Namespace) -> str:
-    from wheeltapper.errors import UsageError  # noqa: PLC0415  a verb imports what it needs when it runs
-
-    if options.by:
-        return str(options.by)
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        raise UsageError("expected to find a login name, found none", "say who decides with --by NAME") from None
 
 
 def _summary(registry: Registry, entry: Entry) -> dict[str, Any]:
@@ -275,23 +264,15 @@ def _moved(release: Release) -> dict[str, Any]:
 
 def _moved_text(release: Release) -> str:
     document = release.moved_by.document
-    return f"{document['stage']}: {_move(document)} (entry {release.moved_by.number}, by {document['who']})"
-
-
-def _move(document: Any) -> str:
-    if document["stage"] is None:
-        return ""
-    before = "nothing" if document["from"] is None else f"release {document['from']}"
-    return f"{before} → release {document['to']}"
+    return f"{document['stage']}: {move(document)} (entry {release.moved_by.number}, by {document['who']})"
 
 
 def _reason(document: Any) -> str:
     return f"{document['why']} (override: {document['override']})" if document["override"] else str(document["why"])
 
 
-def _gates_in_words(gates: list[dict[str, Any]]) -> str:
-    failed = sum(not gate["passed"] for gate in gates)
-    return "none" if not gates else f"{failed} of {len(gates)} failed" if failed else f"{len(gates)} passed"
+def _trained(release: int | None) -> str:
+    return "as its class" if release is None else f"release {release}"
 
 
 def _bounds(gate: dict[str, Any]) -> str:

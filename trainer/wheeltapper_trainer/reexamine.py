@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from wheeltapper.composed_lineage import is_composed
 from wheeltapper.errors import NotFound, Refused
 from wheeltapper.outputs import Why
 from wheeltapper.pack import Pack, PackClass
@@ -152,7 +153,9 @@ def _splits(pack: Pack) -> tuple[ClassSplit, ...]:
     kept = {split["asset_class"]: split for split in pack.lineage.get("split", ())}
     missing = [one.name for one in pack.classes if one.name not in kept]
     if missing:
-        raise Refused(f"the pack does not say where the test part of {missing} begins", "train it with this version")
+        mixed = "it is composed of releases that split in different ways; evaluate those"
+        hint = mixed if is_composed(pack) else "train it with this version"
+        raise Refused(f"the pack does not say where the test part of {missing} begins", hint)
     return tuple(_split(kept[one.name]) for one in pack.classes)
 
 
