@@ -4,6 +4,9 @@ Everyone answers with the same XGBoost forest (100 trees of depth 6) for the sam
 run on one core, clients on the other. In flight: so many conversations, each one message at a time. MLServer, BentoML
 and Ray Serve run in environments of their own (serve/environments.py), in the full form only; one that cannot be had
 here is named with the reason.
+
+Latency is that of everyone at half of what it can answer itself, so the scorer is asked most; beside it the scorer at
+the load of grpcio's stream, and an echo on grpc.aio at both loads: what the same messages take that nobody looks at.
 """
 
 from __future__ import annotations
@@ -25,15 +28,16 @@ from wheeltapper.pack import open_pack
 from benchmarks import harness
 from benchmarks.harness import Row, compared
 from benchmarks.serve import environments, servers, work
-from benchmarks.serve.clients import Client, Json, Load, Stream, Unary
+from benchmarks.serve.clients import Client, Echo, Json, Load, Stream, Unary
 from benchmarks.serve.environments import AbsentError
 from benchmarks.serve.open_inference import OpenInference
 from benchmarks.serve.servers import Server
 
 OURS = "wheeltapper"
 WINDOWED = "wheeltapper, 352 features"
+STREAMED = "grpcio aio stream + Booster"
 _TRANSPORTS: dict[str, tuple[str, type[Client] | None]] = {
-    "grpcio aio stream + Booster": ("grpc-aio", None),
+    STREAMED: ("grpc-aio", None),
     "grpcio aio unary + Booster": ("grpc-aio", Unary),
     "grpcio sync unary + Booster": ("grpc-sync", Unary),
     "FastAPI + orjson + Booster": ("fastapi", Json),
@@ -42,6 +46,8 @@ _TRANSPORTS: dict[str, tuple[str, type[Client] | None]] = {
     "Ray Serve, gRPC + Booster": ("rayserve", Unary),
 }
 _CASES = {"1 reading, 1 in flight": (1, 1), "1 reading, 8 in flight": (8, 1), "256 readings, 1 in flight": (1, 256)}
+_ECHO, _SLOWER = "echo on grpc.aio, floor", ", at grpcio's load"
+_LATENCY_ROUNDS = 3
 _FAST, _SLOW, _SLOWEST = 1200, 300, 80  # messages of a sample
 
 
@@ -71,10 +77,13 @@ def measure(short: bool) -> list[Row]:
                 sys.stderr.write(f"without {name}: {why}\n")
             else:
                 started[name] = kinds[kind]
-        return asyncio.run(_compare(started, plain, windowed, short))
+        echo = stack.enter_context(servers.echo())
+        return asyncio.run(_compare(started, echo, plain, windowed, short))
 
 
-async def _compare(started: dict[str, Server], plain: work.Work, windowed: work.Work, short: bool) -> list[Row]:
+async def _compare(
+    started: dict[str, Server], echo: Server, plain: work.Work, windowed: work.Work, short: bool
+) -> list[Row]:
     sides = [await _side(name, server) for name, server in started.items()]
     expected = xgboost.Booster(model_file=plain.model).inplace_predict(work.values(256, 0))
     for side in sides:
@@ -95,7 +104,7 @@ async def _compare(started: dict[str, Server], plain: work.Work, windowed: work.
                     compared(f"{case}, of {name}", "µs CPU/reading", spent[name], "kernels alone, floor", alone)
                 )
         if case != "1 reading, 1 in flight":
-            rows += await _latency(sides, case, {n: min(s) * size for n, s in spent.items()}, 0.5 if short else 2.0)
+            rows += await _latency(sides, echo, case, {n: min(s) * size for n, s in spent.items()}, short)
     for side in sides:
         for load in side.loads.values():
             await load.close()
@@ -143,16 +152,37 @@ def _peers(names: Iterable[str]) -> list[str]:
     return [name for name in names if name in _TRANSPORTS]
 
 
-async def _latency(sides: list[Side], case: str, message_us: dict[str, float], seconds: float) -> list[Row]:
-    """p50 and p99 at half of what one core can answer."""
-    found: dict[str, list[float]] = {}
-    for side in sides:
-        trips = await side.loads[case].paced(0.5e6 / message_us[side.name], seconds)
-        found[side.name] = [float(q) * 1e6 for q in np.quantile(trips, (0.5, 0.99))]
+async def _latency(sides: list[Side], echo: Server, case: str, message_us: dict[str, float], short: bool) -> list[Row]:
+    """p50, p99 and how much of its core the server needs, medians of rounds with everyone in turn, at half of what one
+    core can answer: its own, and what the grpcio stream's can."""
+    conversations, size = _CASES[case]
+    by_name = {side.name: (side.loads[case], side.server, 0.5e6 / message_us[side.name]) for side in sides}
+    ours, server, most_per_s = by_name[OURS]
+    echoed = Load(Echo(await ours.answer()), echo.address, conversations, size, "echo")
+    await echoed.open()
+    *_, per_s = by_name[STREAMED]
+    plan = by_name | {
+        _ECHO: (echoed, echo, most_per_s),
+        OURS + _SLOWER: (ours, server, per_s),
+        _ECHO + _SLOWER: (echoed, echo, per_s),
+    }
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in plan}
+    for number in range(_LATENCY_ROUNDS):
+        for name in plan if number % 2 == 0 else reversed(plan):
+            load, asked, rate = plan[name]
+            began = asked.cpu_s()
+            trips = await load.paced(rate, 0.35 if short else 1.5)
+            cores = (asked.cpu_s() - began) / len(trips) * rate
+            p50, p99 = np.quantile(trips, (0.5, 0.99)) * 1e6
+            found[name].append((float(p50), float(p99), cores))
+    await echoed.close()
     rows = []
-    for i, quantile in enumerate(("p50", "p99")):
-        for name in _peers(found):
-            rows.append(compared(f"{case}, {quantile} at half load", "µs", [found[OURS][i]], name, [found[name][i]]))
+    for i, (kind, unit) in enumerate((("p50", "µs"), ("p99", "µs"), ("CPU of the server", "cores"))):
+        of = {name: [one[i] for one in rounds] for name, rounds in found.items()}
+        high, low = f"{case}, {kind} at half load", f"{case}, {kind} at grpcio's half load"
+        rows += [compared(high, unit, of[OURS], name, of[name]) for name in (*_peers(of), _ECHO)]
+        rows.append(compared(low, unit, of[OURS + _SLOWER], STREAMED, of[STREAMED]))
+        rows.append(compared(low, unit, of[OURS + _SLOWER], _ECHO, of[_ECHO + _SLOWER]))
     return rows
 
 

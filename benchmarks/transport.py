@@ -1,8 +1,10 @@
 """What carrying a reading costs the server, by block size and by streams: `make bench NAME=transport`.
 
 The forest of `serving` on 16 last values, one stream, one message at a time, server on one core. "Kernels alone" is the
-same block path without grpc, protobuf or Python between blocks. The streams share 50 connections, and every one asks
-again as soon as it is answered; the client is Python on the other core, and its own CPU bounds how fast they open.
+same block path without grpc, protobuf or Python between blocks; "echo" is grpc.aio that reads the same requests, writes
+answers of the same bytes and does nothing else: no scorer on public grpcio can be below both together. The streams
+share 50 connections, and every one asks again as soon as it is answered; the client is Python on the other core, and
+its own CPU bounds how fast they open.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from wheeltapper_proto import scoring_pb2 as pb
 from benchmarks import harness
 from benchmarks.harness import Row, compared
 from benchmarks.serve import servers, work
-from benchmarks.serve.clients import STREAM, Load, Stream
+from benchmarks.serve.clients import STREAM, Echo, Load, Stream
 from benchmarks.serve.servers import Server
 
 _SIZES = {1: 800, 16: 400, 256: 120, 1024: 40}  # readings a message: messages of a sample
@@ -43,33 +45,38 @@ def measure(short: bool) -> list[Row]:
         ours = stack.enter_context(servers.scorer(plain.pack))
         with _listener("event_engine_listener"):
             newer = stack.enter_context(servers.scorer(plain.pack, name=_NEWER))
-        rows = asyncio.run(_carry(plain, ours, newer, short))
+        echo = stack.enter_context(servers.echo())
+        rows = asyncio.run(_carry(plain, ours, newer, echo, short))
         rows += asyncio.run(_flat(plain, stack, short))
         return rows + asyncio.run(_crowded(plain, 3.0 if short else 8.0))
 
 
-async def _carry(plain: work.Work, ours: Server, newer: Server, short: bool) -> list[Row]:
-    rows = []
+async def _carry(plain: work.Work, ours: Server, newer: Server, echo: Server, short: bool) -> list[Row]:
+    rows, sides = [], (ours, newer, echo)
     for size, messages in _SIZES.items():
-        count = messages // 4 if short else messages
-        spent: dict[str, list[float]] = {server.name: [] for server in (ours, newer)}
-        loads = {
-            server.name: Load(Stream(wants_open=True), server.address, 1, size, f"b{size}") for server in (ours, newer)
-        }
-        for load in loads.values():
-            await load.open()
-            await load.saturate(10)
-        for number in range(2 if short else 5):
-            for server in (ours, newer) if number % 2 == 0 else (newer, ours):
+        count, rounds = (messages // 4, 2) if short else (messages, 5)
+        spent: dict[str, list[float]] = {server.name: [] for server in sides}
+        client: Stream = Stream(wants_open=True)
+        loads: dict[str, Load] = {}
+        for server in sides:
+            client = Echo(await loads[ours.name].answer()) if server is echo else client
+            loads[server.name] = Load(client, server.address, 1, size, f"b{size}")
+            await loads[server.name].open()
+            await loads[server.name].saturate(10)
+        for number in range(rounds):
+            for server in sides if number % 2 == 0 else reversed(sides):
                 began = server.cpu_s()
                 await loads[server.name].saturate(count)
                 spent[server.name].append((server.cpu_s() - began) / count / size * 1e6)
         for load in loads.values():
             await load.close()
-        alone = [_kernels(plain, size, count) for _ in range(3)]
+        alone = [_kernels(plain, size, count) for _ in range(rounds)]
+        least = [sum(both) for both in zip(spent[echo.name], alone, strict=True)]
         case = f"{size} readings a message"
         rows.append(compared(case, "µs CPU/reading", spent[ours.name], _NEWER, spent[_NEWER]))
+        rows.append(compared(case, "µs CPU/reading", spent[ours.name], "echo, floor", spent[echo.name]))
         rows.append(compared(case, "µs CPU/reading", spent[ours.name], "kernels alone, floor", alone))
+        rows.append(compared(case, "µs CPU/reading", spent[ours.name], "echo + kernels, floor", least))
     return rows
 
 

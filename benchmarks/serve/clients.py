@@ -7,6 +7,7 @@ CPU time and the round trips are counted.
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -17,6 +18,7 @@ import numpy as np
 import orjson
 from wheeltapper_proto import scoring_pb2 as pb
 
+from benchmarks import harness
 from benchmarks.serve import work
 
 Ask = Callable[[bytes], Awaitable[bytes]]
@@ -61,6 +63,19 @@ class Stream(Client):
 
         if self._wants_open:
             await ask(pb.StreamRequest(open=opens).SerializeToString())
+        return ask
+
+
+class Echo(Stream):
+    """A stream of `benchmarks.serve.echo`, which answers every question with the same bytes."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__(wants_open=False)
+        self._answer = answer
+
+    async def connect(self, stack: AsyncExitStack, address: str, opens: pb.Open) -> Ask:
+        ask = await super().connect(stack, address, opens)
+        harness.require(await ask(self._answer) == self._answer, "an echo says what it was told")
         return ask
 
 
@@ -132,6 +147,10 @@ class Load:
     async def close(self) -> None:
         await self._stack.aclose()
 
+    async def answer(self) -> bytes:
+        """The bytes of one answer in the first conversation, for an `Echo` to be given."""
+        return await self._asks[0](self._questions(1)[0][0])
+
     async def answers(self, blocks: int) -> list[float]:
         """The scores of some blocks in the first conversation, for comparison."""
         found: list[float] = []
@@ -147,16 +166,22 @@ class Load:
         return time.perf_counter() - began
 
     async def paced(self, per_s: float, seconds: float) -> list[float]:
-        """Round trips in seconds, from the moment each question was due, at `per_s` messages a second in all."""
+        """Round trips in seconds, from the moment each question was due, at `per_s` messages a second in all. The
+        client's own collector stands still meanwhile: its pauses are no server's."""
         each = max(2, int(per_s * seconds / self._count))
         questions = self._questions(each)
-        begin, step = time.perf_counter() + 0.05, self._count / per_s
-        found = await asyncio.gather(
-            *(
-                _ask_when_due(ask, own, begin + step * number / self._count, step)
-                for number, (ask, own) in enumerate(zip(self._asks, questions, strict=True))
+        gc.collect()
+        gc.disable()
+        try:
+            begin, step = time.perf_counter() + 0.05, self._count / per_s
+            found = await asyncio.gather(
+                *(
+                    _ask_when_due(ask, own, begin + step * number / self._count, step)
+                    for number, (ask, own) in enumerate(zip(self._asks, questions, strict=True))
+                )
             )
-        )
+        finally:
+            gc.enable()
         return [trip for own in found for trip in own]
 
     def _questions(self, each: int) -> list[list[bytes]]:

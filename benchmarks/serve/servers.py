@@ -62,6 +62,13 @@ def peer(kind: str, model: Path, pinned: bool = True) -> Iterator[Server]:
         yield Server(kind, f"127.0.0.1:{int(line)}", seconds, process.pid)
 
 
+@contextlib.contextmanager
+def echo() -> Iterator[Server]:
+    """`benchmarks.serve.echo`: what a message takes that nobody looks at."""
+    with _running("echo", [sys.executable, "-m", "benchmarks.serve.echo"], pinned=True) as (process, line, seconds):
+        yield Server("echo", f"127.0.0.1:{int(line)}", seconds, process.pid)
+
+
 def pin_client() -> None:
     """This process keeps off the servers' core."""
     os.sched_setaffinity(0, set(CORES[:-1] or CORES))
