@@ -7,10 +7,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import pytest
 from conversation import Conversation
 from growth import Growth
+from grpc_health.v1 import health_pb2_grpc
 from packs import small_content
+from pests import PESTS
 from serving import MINUTE_US, block, now_us, opening, promote, run_server
 from wheeltapper.features import KERNELS
 from wheeltapper.live import LiveFleet
@@ -21,8 +24,13 @@ from wheeltapper_scorer import segments
 from wheeltapper_scorer.access import Access, Grant
 from wheeltapper_scorer.counters import Counters
 from wheeltapper_scorer.disk import Folder
+from wheeltapper_scorer.doctor import Doctor
+from wheeltapper_scorer.guard import Guard
+from wheeltapper_scorer.loop import Loop
 from wheeltapper_scorer.records import Kind
 from wheeltapper_scorer.reload import Stage, follow
+from wheeltapper_scorer.service import ScoringService
+from wheeltapper_scorer.settings import Settings
 from wheeltapper_scorer.switch import Switch
 
 
@@ -125,3 +133,33 @@ def test_claims_of_a_caller_are_kept_once() -> None:
         for _ in range(100):
             caller.check_open(message)
     assert growth.objects < 50
+
+
+@pytest.mark.parametrize("name", PESTS)
+def test_what_is_wrong_leaves_nothing(packs: dict[str, bytes], name: str) -> None:
+    """Caller and scorer in one process, so what either forgets is counted."""
+    pest, ends = PESTS[name]
+    times, settings, counters = 60, Settings(capacity_max=200), Counters()
+    fleet = LiveFleet(Pack.from_bytes(packs["first"], KERNELS), 1, settings.capacity_max)
+
+    async def work() -> Growth:
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((ScoringService(fleet, settings, counters).handler(),))
+        health_pb2_grpc.add_HealthServicer_to_server(Doctor(fleet, settings, Guard(settings)), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            for _ in range(80):  # more than the refusals that are kept, to be said again cheaply
+                await pest(channel)
+            await asyncio.sleep(0.2)
+            with Growth() as growth:
+                found = {await pest(channel) for _ in range(times)}
+                await asyncio.sleep(0.2)
+        await server.stop(None)
+        assert found == {ends}
+        return growth
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        growth = runner.run(work())
+    assert growth.arrays == counters.faults == 0
+    assert growth.objects < times / 2
