@@ -119,11 +119,13 @@ class _Crowd:
 
     def __init__(self, size: int, seconds: float) -> None:
         self._missing, self._seconds = size, seconds
-        self.first_s: list[float] = []  # when each had its first answer
-        self.own_s: list[float] = []  # … and how long after its own first message
+        self._began, self._began_cpu = time.perf_counter(), time.process_time()
+        self.all_in_s = self.client_s = 0.0  # until each had its first answer: time, and CPU of this process
+        self.own_s: list[float] = []  # how long each waited for that after its own first message
         self.trips_s: list[float] = []  # round trips once all were in
         self.counts = [0] * size
         self._end = float("inf")
+        self.memory = 0  # bytes of the server, for all of them
 
     async def converse(self, number: int, channel: Any) -> None:
         call = channel.stream_stream(STREAM)()
@@ -146,40 +148,43 @@ class _Crowd:
 
     def _served(self, began: float, now: float) -> None:
         self._missing -= 1
-        self.first_s.append(now)
         self.own_s.append(now - began)
         if not self._missing:
             self._end = now + self._seconds
+            self.all_in_s, self.client_s = now - self._began, time.process_time() - self._began_cpu
 
 
 async def _crowded(plain: work.Work, seconds: float) -> list[Row]:
-    """1,000 streams that open at once on a fresh server and never pause."""
-    alone = [("grpc.use_local_subchannel_pool", 1)]  # a connection for every channel
+    """1,000 streams that open at once on a fresh server and never pause; and how long an echo takes to let them in."""
+    with servers.echo() as server:
+        echo_s = (await _rush(server, 0.1)).all_in_s
     with servers.scorer(plain.pack) as server:
-        channels = [grpc.aio.insecure_channel(server.address, alone) for _ in range(_CONNECTIONS)]
-        await asyncio.gather(*(channel.channel_ready() for channel in channels))
-        crowd, before, began, client_s = (
-            _Crowd(_STREAMS, seconds),
-            server.rss(),
-            time.perf_counter(),
-            time.process_time(),
-        )
-        await asyncio.gather(*(crowd.converse(i, channels[i % _CONNECTIONS]) for i in range(_STREAMS)))
-        client_s = (time.process_time() - client_s) / (time.perf_counter() - began)
-        kib = (server.rss() - before) / _STREAMS / 1024
-        await asyncio.gather(*(channel.close() for channel in channels))
+        crowd = await _rush(server, seconds)
     case, answers = f"{_STREAMS} streams", crowd.counts
     median_s, late_s = (float(q) for q in np.quantile(crowd.own_s, (0.5, 0.99)))
     return [
-        _goal(f"{case}: until each had an answer", crowd.first_s[-1] - began, "s", 1.0),
+        _goal(f"{case}: until each had an answer", crowd.all_in_s, "s", 1.0),
+        compared(f"{case}: until each had an answer", "s", [crowd.all_in_s], "echo on grpc.aio", [echo_s]),
         _goal(f"{case}: first message to first answer, p50", median_s, "s", 1.0),
         _goal(f"{case}: first message to first answer, p99", late_s, "s", 1.0),
         _goal(f"{case}: most ÷ least answers", max(answers) / max(min(answers), 0.1), "×", 2.0),
-        _goal(f"{case}: memory of a stream", kib, "KiB", 64.0),
+        _goal(f"{case}: memory of a stream", crowd.memory / _STREAMS / 1024, "KiB", 64.0),
         Row(f"{case}: round trip, p99, all asking at once", float(np.quantile(crowd.trips_s, 0.99)) * 1e3, "ms"),
         Row(f"{case}: answers a second", sum(answers) / seconds, "1/s"),
-        Row(f"{case}: CPU of the client", client_s, "cores"),
+        Row(f"{case}: CPU of the client until each had an answer", crowd.client_s, "s"),
     ]
+
+
+async def _rush(server: Server, seconds: float) -> _Crowd:
+    """All streams at once, until `seconds` after the last of them had its first answer."""
+    alone = [("grpc.use_local_subchannel_pool", 1)]  # a connection for every channel
+    channels = [grpc.aio.insecure_channel(server.address, alone) for _ in range(_CONNECTIONS)]
+    await asyncio.gather(*(channel.channel_ready() for channel in channels))
+    crowd, before = _Crowd(_STREAMS, seconds), server.rss()
+    await asyncio.gather(*(crowd.converse(i, channels[i % _CONNECTIONS]) for i in range(_STREAMS)))
+    crowd.memory = server.rss() - before
+    await asyncio.gather(*(channel.close() for channel in channels))
+    return crowd
 
 
 def _goal(case: str, value: float, unit: str, most: float) -> Row:
