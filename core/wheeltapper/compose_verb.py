@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wheeltapper_command.table import table
@@ -15,6 +16,7 @@ from wheeltapper.release_words import find, gates_in_words, move, registry_of, s
 if TYPE_CHECKING:
     from wheeltapper.composed_release import Composed
     from wheeltapper.registry import Registry, Release
+    from wheeltapper.signing import TrustedKeys
 
 _PARTS_SHOWN = 40
 
@@ -32,6 +34,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             metavar=f"{name}=RELEASE",
             help=f"take this {option.strip('-')} from that release (a number, or a stage); again for more",
         )
+    parser.add_argument(
+        "--trusted-key",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="who may have signed the releases that parts come from, beside --key; again for more",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only say what it would be")
     signed(parser)
 
@@ -43,7 +53,7 @@ def run(options: argparse.Namespace) -> Outcome:
     base = find(registry, options.base)
     classes = _named(registry, "--class", options.class_from)
     assets = _named(registry, "--asset", options.asset_from)
-    made = compose(registry, base, classes, assets)
+    made = compose(registry, base, classes, assets, _trusted(options))
     release = None
     if not options.dry_run:
         release = registry.publish(made.data, who=who(options), why=options.why, gates=made.gates, details=made.details)
@@ -73,6 +83,15 @@ def parts_text(composed: Mapping[str, Any]) -> list[str]:
     return [*lines, f"… and {more:,} more; -o json shows all"] if more > 0 else lines
 
 
+def _trusted(options: argparse.Namespace) -> TrustedKeys | None:
+    """Whoever signs vouches for every part: each must be signed by that key, or by one that is trusted."""
+    from wheeltapper.signing import Signer, TrustedKeys  # noqa: PLC0415  as in `run`
+
+    if not options.key and not options.trusted_key:
+        return None
+    return TrustedKeys.from_files(options.trusted_key, Signer.from_file(options.key) if options.key else None)
+
+
 def _named(registry: Registry, option: str, words: Sequence[str]) -> dict[str, Release]:
     """NAME=RELEASE, each name once. A name may hold an equals sign, a release cannot."""
     found: dict[str, Release] = {}
@@ -96,15 +115,21 @@ def _head(made: Composed, release: Release | None) -> str:
 
 def _body(made: Composed) -> list[str]:
     lines = parts_text(made.details["composed"])
-    for change in made.alarms:
-        assets = change["assets"]
-        which = assets[0] if len(assets) == 1 else f"{len(assets)} assets"
-        lines.append(
-            f"alarms of {which} follow their class: {change['class']}/{change['output']} {change['what']} "
-            f"{_shown(change['after'])}, where they come from {_shown(change['before'])}"
-        )
+    if made.alarms:
+        rows = [
+            [
+                f"{change['class']}/{change['output']}",
+                change["what"],
+                _shown(change["before"]),
+                _shown(change["after"]),
+                change["assets"][0] if len(change["assets"]) == 1 else f"{len(change['assets']):,} assets",
+            ]
+            for change in made.alarms
+        ]
+        header = ["alarms follow the class", "", "where it comes from", "now", "of"]
+        lines += ["", table(header, rows)]
     failed = [gate for gate in made.gates if not gate["passed"]]
-    lines.append(f"gates carried over: {gates_in_words(made.gates)}")
+    lines += ["", f"gates carried over: {gates_in_words(made.gates)}"]
     lines += [f"  failed in release {gate['release']}: {gate['output']} {gate['metric']}" for gate in failed]
     return lines
 

@@ -11,13 +11,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wheeltapper.chain import Entry
+from wheeltapper.chain import Entry, check_signature
 from wheeltapper.composed_content import content_of
 from wheeltapper.composed_lineage import origins
 from wheeltapper.composition import Parts, Source, alarm_changes, parts_of
 from wheeltapper.errors import Refused, UsageError
 from wheeltapper.pack import open_pack, write_pack
 from wheeltapper.registry import Registry, Release
+from wheeltapper.signing import TrustedKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +34,25 @@ class Composed:
 
 
 def compose(
-    registry: Registry, base: Release, classes: Mapping[str, Release], assets: Mapping[str, Release]
+    registry: Registry,
+    base: Release,
+    classes: Mapping[str, Release],
+    assets: Mapping[str, Release],
+    trusted: TrustedKeys | None = None,
 ) -> Composed:
     """`base` with the classes and assets named taken from other releases. The pack is in memory, twice at the height.
 
+    trusted: one of these keys must have signed every release that something is taken from; None: nobody need.
+
     Raises UsageError where nothing is named, NotFound where a release lacks what is asked of it, Refused where parts do
-    not fit together, a pack is damaged, or nothing would change.
+    not fit together, a signature is missing, a pack is damaged, or nothing would change.
     """
     if not classes and not assets:
         raise UsageError("expected a class or an asset to re-point, found none", "name one with --class or --asset")
     releases = {release.number: release for release in (base, *classes.values(), *assets.values())}
+    if trusted:
+        for release in releases.values():
+            check_signature(release.entry, trusted)
     opened = {number: _source(registry, release) for number, release in releases.items()}
     parts = parts_of(
         opened[base.number],

@@ -86,8 +86,11 @@ def parts_of(base: Source, classes: Mapping[str, Source], assets: Mapping[str, S
     names += sorted(set(classes) - set(names))
     whole = {name: classes.get(name, base) for name in names}
     moved = {asset: (_class_of(asset, source, whole), source) for asset, source in sorted(assets.items())}
+    alike: set[tuple[str, str]] = set()
     for asset, (name, source) in moved.items():
-        _check_same_features(asset, whole[name], source, name)
+        if (name, source.sha256) not in alike:
+            _check_same_features(asset, whole[name], source, name)
+            alike.add((name, source.sha256))
     return Parts(base, whole, moved)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from wheeltapper.pack import Pack, PackClass
 
 _NODE_BYTES = 8
+_SHA256_SHOWN = 12
 _LINEAGE_ROWS_MAX = 20  # of one key, as of the assets that were re-pointed
 
 
@@ -220,7 +221,8 @@ def _metrics(metrics: Mapping[str, Any]) -> str:
 def _flat(document: Mapping[str, Any], prefix: str = "") -> list[list[str]]:
     rows = []
     for key, value in sorted(document.items()):
-        rows += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [[prefix + key, str(value)]]
+        name = prefix + (f"{key[:_SHA256_SHOWN]}…" if prefix == "sources." else key)
+        rows += _flat(value, f"{name}.") if isinstance(value, Mapping) else [[name, str(value)]]
     if len(rows) > _LINEAGE_ROWS_MAX and prefix:
         return [[prefix.rstrip("."), f"{len(rows):,} entries; -o json shows them"]]
     return rows

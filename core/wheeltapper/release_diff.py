@@ -53,7 +53,10 @@ def difference_text(found: Mapping[str, Any], before: str, after: str) -> str:
         ]
         parts.append(table(["output", "what", before, after], rows))
     changes = [(f"{c['class']}.{c['key']}", c["before"], c["after"]) for c in found["settings"]]
-    changes += [(f"lineage.{c['key']}", c["before"], c["after"]) for c in found["lineage"]]
+    # What a composed pack is made of is said in releases, by `release diff`.
+    mixed = any(change["key"].startswith("composed.") for change in found["lineage"])
+    lineage = [] if mixed else found["lineage"]
+    changes += [(f"lineage.{c['key']}", c["before"], c["after"]) for c in lineage]
     if changes:
         rows = [[key, _shown(old), _shown(new)] for key, old, new in changes[:_SETTINGS_SHOWN_MAX]]
         parts.append(table(["setting", before, after], rows))
@@ -110,5 +113,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
+        curve = any(isinstance(item, (list, tuple)) for item in value)
+        return f"{len(value)} points" if curve else ", ".join(map(str, value))
     return str(value)

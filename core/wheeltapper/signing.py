@@ -52,6 +52,10 @@ class Signer:
             raise UsageError(f"{path}: expected an Ed25519 private key, found {type(key).__name__}", _KEYGEN)
         return cls(key)
 
+    @property
+    def public(self) -> Ed25519PublicKey:
+        return self._private.public_key()
+
     def sign(self, message: bytes) -> str:
         """The signature as 128 hex digits."""
         return self._private.sign(_CONTEXT + message).hex()
@@ -66,13 +70,14 @@ class TrustedKeys:
             raise UsageError("expected at least one trusted key, found none", "name a public key file")
 
     @classmethod
-    def from_files(cls, paths: Iterable[str | Path]) -> TrustedKeys:
-        """Raises NotFound, or UsageError where a file holds no Ed25519 public key."""
+    def from_files(cls, paths: Iterable[str | Path], signer: Signer | None = None) -> TrustedKeys:
+        """The keys in these files, and a signer's own. Raises NotFound, or UsageError where a file holds no Ed25519
+        public key."""
         _need_cryptography()
         from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - an optional extra
         from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415 - an optional extra
 
-        keys = []
+        keys = [signer.public] if signer else []
         for path in paths:
             try:
                 key = serialization.load_pem_public_key(_key_file(Path(path)))

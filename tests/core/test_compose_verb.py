@@ -12,6 +12,7 @@ import pytest
 from killing import killed_at
 from packs import small_content
 from wheeltapper.composed_release import compose
+from wheeltapper.errors import Refused
 from wheeltapper.inspect import inspect
 from wheeltapper.pack import PackContent, open_pack, write_pack
 from wheeltapper.registry import Registry
@@ -91,7 +92,8 @@ def test_what_failed_where_a_part_comes_from_stays_failed(typed: Any, registry: 
     said = typed(*words, *at)
     assert said.code == 0
     assert "candidate: release 2 → release 3" in said.out
-    assert "alarms of pump-2 follow their class: pump/failure:seal threshold 0.4, where they come from 0.55" in said.out
+    told = [line.split() for line in said.out.splitlines() if line.startswith("pump/failure:seal")]
+    assert told == [["pump/failure:seal", "threshold", "0.55", "0.4", "pump-2"]]
     assert "1 of 3 failed" in said.out
     assert "failed in release 2: pump/rul rmse" in said.out
     typed("release", "promote", 3, "--to", "qa", "--why", "a look", *at)
@@ -116,6 +118,7 @@ def test_diff_and_inspect_say_what_came_from_where(typed: Any, registry: Path) -
     ]  # fmt: skip
     text = typed("release", "diff", 1, 3, *at).out
     assert "as its class" in text
+    assert "sources" not in text
     assert typed("release", "diff", 1, 2, "-o", "json", *at).json["trained_in"] == []
     path = Registry(registry).release(3).pack_path
     lineage = typed("inspect", path, "-o", "json").json["lineage"]
@@ -174,16 +177,24 @@ def test_a_source_that_is_not_what_was_published_is_refused(typed: Any, registry
     assert len(Registry(registry).history()) == 2
 
 
-def test_with_pinned_keys_only_a_signed_composition_serves(typed: Any, registry: Path, tmp_path: Path) -> None:
+def test_whoever_signs_vouches_for_every_part(typed: Any, registry: Path, tmp_path: Path) -> None:
+    """Else an unsigned release would get past pinned keys inside a signed one."""
     pytest.importorskip("cryptography", reason="the extra wheeltapper[sign] is not installed")
-    private, public, _ = generate_keys(tmp_path / "keys")
-    words = ("release", "compose", 1, "--class", "fan=2", "--why", "x", "--registry", registry)
-    assert typed(*words, "--key", private).code == 0
-    trusted = Registry(registry, trusted=TrustedKeys.from_files([public]), signer=Signer.from_file(private))
-    assert trusted.resolve("candidate").number == 3
-    assert typed(*words).code == 0
-    refused = typed("release", "verify", "--trusted-key", public, "--registry", registry)
-    assert "release entry 4" in refused.out
+    (trains, trains_public, _), (eve, eve_public, _) = (generate_keys(tmp_path / name) for name in ("ci", "eve"))
+    words = ("release", "compose", "--class", "fan=2", "--why", "x", "--registry", registry)
+    refused = typed(*words, 1, "--key", eve)
+    assert (refused.code, "release entry 1: expected a signature" in refused.err) == (5, True)
+    writer = Registry(registry, signer=Signer.from_file(trains))
+    for number in (1, 2):
+        writer.publish(writer.release(number).pack_path, **WORDS)
+    signed = ("release", "compose", "3", "--class", "fan=4", "--why", "x", "--registry", registry, "--key", eve)
+    assert "found key" in typed(*signed).err
+    assert typed(*signed, "--trusted-key", trains_public).code == 0
+    trusted = Registry(registry, trusted=TrustedKeys.from_files([eve_public]))
+    assert trusted.resolve("candidate").number == 5
+    assert typed("release", "compose", "5", "--asset", "pump-1=4", "--why", "x", "--registry", registry).code == 0
+    with pytest.raises(Refused, match="release entry 6: expected a signature"):
+        trusted.resolve("candidate")
 
 
 def test_killed_at_every_step_it_is_old_or_new(registry: Path, tmp_path: Path) -> None:

@@ -151,6 +151,8 @@ def test_a_difference_says_what_changed_and_only_that() -> None:
     renamed = difference(before, description(name="fan"))
     assert (renamed["classes_added"], renamed["classes_removed"]) == (["fan"], ["pump"])
     assert "classes added: fan" in difference_text(renamed, "a", "b")
+    curve = description(output={"metrics": {"rmse": 9.5, "interval": [[240.0, 1.5, 2.5], [200.0, 9.0, 9.0]]}})
+    assert "2 points" in difference_text(difference(before, curve), "a", "b"), "a curve does not widen the table"
 
 
 def test_prune_says_what_would_go_and_takes_only_what_is_old(typed: Any, registry: Path) -> None:
