@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wheeltapper.errors import Refused
+from wheeltapper.errors import Refused, UsageError
 from wheeltapper_trainer.history import (
     History,
     UnreadableFileError,
@@ -193,6 +194,23 @@ def test_a_failed_write_leaves_nothing_and_a_second_never_overwrites(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["h"]
     with pytest.raises(Refused, match="not empty"):
         HistoryWriter(tmp_path / "h", {"pump": ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("s3://AKIA:pass-phrase@bucket/fleet?region=eu-west-1", "without a name and password"),
+        ("abfs://account:pass-phrase@container/fleet", "without a name and password"),
+        ("s3://AKIA:pass/phrase@bucket/fleet", "found one that cannot be read"),  # not even an address
+        ("ftp://bucket/fleet", "found Unrecognized filesystem type"),
+        ("s3://bucket/fleet?key=x", "found Unexpected query parameter"),
+    ],
+)
+def test_an_address_is_refused_without_telling_the_password_in_it(address: str, says: str) -> None:
+    """It would go into errors, reports, what workers are told, and every list of processes."""
+    with pytest.raises(UsageError, match=says) as caught:
+        History.open(address)
+    assert not {"AKIA", "phrase"} & set(re.findall(r"\w+", f"{caught.value} {caught.value.hint}"))
 
 
 def test_the_writer_refuses_disorder(tmp_path: Path) -> None:

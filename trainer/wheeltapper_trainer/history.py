@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
-from wheeltapper.errors import NotFound
+from wheeltapper.errors import NotFound, UsageError
 
 from wheeltapper_trainer.history_index import KEYS, scan, span_of
 from wheeltapper_trainer.history_tables import (
@@ -49,7 +49,8 @@ class History:
 
     @classmethod
     def open(cls, uri: str | Path, skip_unreadable: bool = False) -> History:
-        """NotFound without such a folder. Later calls raise HistoryError where content is not that of a history.
+        """NotFound without such a folder, UsageError for an address that is none or holds a password. Later calls raise
+        HistoryError where content is not that of a history.
 
         skip_unreadable: go on without files of readings that cannot be read; `lost` names the assets this costs.
         """
@@ -72,10 +73,7 @@ class History:
         return history
 
     def __init__(self, uri: str, skip_unreadable: bool = False) -> None:
-        if "://" in uri:
-            self._files, self._root = pyarrow.fs.FileSystem.from_uri(uri)
-        else:
-            self._files, self._root = pyarrow.fs.LocalFileSystem(), str(Path(uri).absolute())
+        self._files, self._root = _place(uri)
         self.uri, self._skip = uri, skip_unreadable
         self._unreadable: dict[str, UnreadableFileError] = {}
         self._open: tuple[str, pq.ParquetFile] | None = None
@@ -265,3 +263,22 @@ class History:
         table = parquet_errors(file, lambda: pq.read_table(f"{self._root}/{file}", filesystem=self._files))
         require(table.column_names, columns, file)
         return table
+
+
+def _place(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """The files of a history, and its folder among them. An address goes into errors, reports and lists of processes,
+    so none is taken with a password in it. Raises UsageError."""
+    if "://" not in uri:
+        return pyarrow.fs.LocalFileSystem(), str(Path(uri).absolute())
+    scheme, _, rest = uri.partition("://")
+    if ":" in rest.partition("/")[0].rpartition("@")[0]:
+        raise UsageError(
+            f"expected a history's address without a name and password, found one of {scheme}:// with them",
+            "put them where the store's own tools look, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        )
+    try:
+        files, root = pyarrow.fs.FileSystem.from_uri(uri)
+    except pa.ArrowInvalid as error:
+        found = "one that cannot be read" if "@" in uri else str(error)  # which repeats the address
+        raise UsageError(f"expected a history's address such as s3://bucket/fleet, found {found}") from None
+    return files, root
