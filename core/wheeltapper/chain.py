@@ -77,7 +77,9 @@ class Entry:
     def composed(self) -> Mapping[str, Any]:
         """Of a release made of others {"base", "classes", "assets"}: which release trained what. Otherwise empty."""
         found = self.document["details"].get("composed")
-        return found if isinstance(found, Mapping) else {}
+        if not isinstance(found, Mapping) or "base" not in found:
+            return {}
+        return found if all(isinstance(found.get(key), Mapping) for key in ("classes", "assets")) else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from wheeltapper.composition import Parts, Source
 from wheeltapper.pack import Pack
 
 _OF_A_WHOLE = ("split", "composed", "sources")
+_SPLIT_KEYS = {"by", "valid_from_us", "test_from_us", "valid_assets", "test_assets"}
 
 
 def is_composed(pack: Pack) -> bool:
@@ -120,8 +121,10 @@ def _with_asset(one: Mapping[str, Any], other: Mapping[str, Any], asset: str) ->
 def _split_of(pack: Pack, name: str) -> dict[str, Any] | None:
     """The class's entry in `split`, as `wheeltapper_trainer.lineage` writes it."""
     entries = pack.lineage.get("split")
-    found = [dict(e) for e in entries if e.get("asset_class") == name] if isinstance(entries, list) else []
-    return found[0] if found else None
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, Mapping) and entry.get("asset_class") == name:
+            return dict(entry) if entry.keys() >= _SPLIT_KEYS else None
+    return None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

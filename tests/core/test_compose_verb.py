@@ -131,6 +131,16 @@ def test_diff_and_inspect_say_what_came_from_where(typed: Any, registry: Path) -
     assert typed("inspect", pumps.pack_path, "--asset", "pump-2", "-o", "json").json["trained_in"] is None
 
 
+@pytest.mark.parametrize("said", ["by hand", {"base": 1}, {"base": 1, "classes": [], "assets": {}}])
+def test_details_of_that_name_that_another_publisher_wrote(typed: Any, registry: Path, said: Any) -> None:
+    writer = Registry(registry)
+    writer.publish(writer.release(1).pack_path, details={"composed": said}, gates=[gate("fan/anomaly", True)], **WORDS)
+    assert typed("release", "show", 3, "--registry", registry).code == 0
+    assert typed("release", "diff", 2, 3, "--registry", registry).code == 0
+    made = typed("release", "compose", 3, "--class", "pump=2", "--why", "x", "--registry", registry, "-o", "json").json
+    assert [(one["output"], one["release"]) for one in made["gates"]] == [("pump/rul", 2), ("fan/anomaly", 3)]
+
+
 def test_a_dry_run_says_the_same_and_writes_nothing(typed: Any, registry: Path) -> None:
     words = ("release", "compose", "production", "--class", "fan=2", "--why", "x", "--registry", registry, "-o", "json")
     Registry(registry).promote(1, "production", override="a test", **WORDS)

@@ -177,6 +177,13 @@ def test_the_lineage_names_what_was_trained_however_many_steps_lie_between() -> 
     assert [entry["asset_class"] for entry in third["split"]] == ["pump"], "fans split both ways: no test part is known"
 
 
+@pytest.mark.parametrize("other", ["by time", [5, "pump"], [{"asset_class": "pump", "by": "time"}], None])
+def test_a_split_that_another_hand_wrote_is_none(other: Any) -> None:
+    known = source(dataclasses.replace(OLD, lineage={"split": [split("pump", "time", 50)]}), 1)
+    foreign = source(dataclasses.replace(same_regimes(NEW), lineage={"split": other, "sources": 3}), 2)
+    assert composed(known, {}, {"pump-1": foreign}).pack.lineage["split"] == []
+
+
 def test_whole_assets_that_were_held_out_stay_so_by_their_own_source() -> None:
     a = source(dataclasses.replace(OLD, lineage={"split": [split("pump", "asset", assets=("pump-1",))]}), 1)
     new = dataclasses.replace(same_regimes(NEW), lineage={"split": [split("pump", "asset", assets=("pump-2",))]})
