@@ -242,10 +242,13 @@ class Session:
         if question is None:
             return
         who = self._told()
-        by_row = [one._replace(handles=self.rows_of(one.handles).astype(np.uint32)) for one in answered.revisions]
-        kept = tuple([wire.encode_scores(one) for one in by_row])
+        kept = tuple([wire.encode_scores(self._by_row(one)) for one in answered.revisions])
         told = Told(*question, answered.clock_us, self._named, kept, answered.messages[-1])
         self._points.answers.keep(who.gateway, who.epoch, told)
+
+    def _by_row(self, scores: Scores) -> Scores:
+        """The same with rows of the fleet for handles, which another stream can tell."""
+        return scores._replace(handles=self.rows_of(scores.handles).astype(np.uint32))
 
     def _said(
         self,
