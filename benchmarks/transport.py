@@ -35,6 +35,9 @@ _SIZES = {1: 800, 16: 400, 256: 120, 1024: 40}  # readings a message: messages o
 _STREAM_COUNTS = (1, 16, 256, 1000)
 _FLAT = 2000  # messages of a sample, whatever the streams
 _STREAMS, _CONNECTIONS = 1000, 50
+_SPREAD = {256: 80, 1024: 40, 4096: 12}  # readings a message: messages of a stream and sample …
+_SPREAD_STREAMS = 4  # … of so many, for one core and for all
+_FULL_S = 380  # of readings, and the windows of the usual day are full
 _NEWER = "with grpc's event engine listener"
 
 
@@ -48,6 +51,8 @@ def measure(short: bool) -> list[Row]:
         echo = stack.enter_context(servers.echo())
         rows = asyncio.run(_carry(plain, ours, newer, echo, short))
         rows += asyncio.run(_flat(plain, stack, short))
+        if len(servers.CORES) > 1:
+            rows += asyncio.run(_spread(work.prepare(Path(folder), "windowed", windowed=True), short))
         return rows + asyncio.run(_crowded(plain, 3.0 if short else 8.0))
 
 
@@ -112,6 +117,37 @@ async def _flat(plain: work.Work, stack: contextlib.ExitStack, short: bool) -> l
         compared(f"{case}: {count:,}", "µs CPU/reading", spent[count], f"{first} stream", spent[first])
         for count in more
     ]
+
+
+async def _spread(usual: work.Work, short: bool) -> list[Row]:
+    """Large blocks of the usual day on a server that may use one thread for each, or all cores: wall time, for the
+    server is not pinned here, and the client has its share of the cores in both."""
+    rows, cores = [], len(servers.CORES)
+    with (
+        servers.scorer(usual.pack, "--threads", "1", name="one thread", pinned=False) as one,
+        servers.scorer(usual.pack, "--threads", str(cores), name=f"{cores} threads", pinned=False) as several,
+    ):
+        for size, messages in _SPREAD.items():
+            loads = {
+                s: Load(Stream(wants_open=True), s.address, _SPREAD_STREAMS, size, f"t{size}") for s in (one, several)
+            }
+            for load in loads.values():
+                await load.open()
+                await load.saturate(_FULL_S * _SPREAD_STREAMS)
+            told = [await load.answers(2) for load in loads.values()]
+            harness.require(told[0] == told[1], "threads change no score")
+            count = _SPREAD_STREAMS * messages
+            wall: dict[Server, list[float]] = {server: [] for server in loads}
+            for number in range(2 if short else 7):
+                for server in loads if number % 2 == 0 else reversed(loads):
+                    wall[server].append(await loads[server].saturate(count) / count / size * 1e6)
+            for load in loads.values():
+                await load.close()
+            case = (
+                f"{size:,} readings a message of {usual.features} features, {_SPREAD_STREAMS} streams, {several.name}"
+            )
+            rows.append(compared(case, "µs wall/reading", wall[several], one.name, wall[one]))
+    return rows
 
 
 class _Crowd:
