@@ -12,20 +12,25 @@ import grpc
 from grpc_health.v1 import health, health_pb2
 from wheeltapper.live import LiveFleet
 
-from wheeltapper_scorer.faults import CallError
+from wheeltapper_scorer.counters import Counters
+from wheeltapper_scorer.faults import CallError, Reason
 from wheeltapper_scorer.guard import Guard
+from wheeltapper_scorer.refusal import refuse
 from wheeltapper_scorer.settings import Settings
 from wheeltapper_scorer.silence import allowed_us
 
 _PREFIX = "asset:"
+_RETRY_S = 1.0
 
 
 class Doctor(health.aio.HealthServicer):  # type: ignore[misc]  # grpc has no types
-    def __init__(self, fleet: LiveFleet, settings: Settings, guard: Guard) -> None:
+    def __init__(self, fleet: LiveFleet, settings: Settings, guard: Guard, counters: Counters) -> None:
         super().__init__()
         self._fleet = fleet
         self._settings = settings
         self._guard = guard
+        self._counters = counters
+        self._watches = 0
 
     async def Check(  # noqa: N802 — grpc's name
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
@@ -47,3 +52,17 @@ class Doctor(health.aio.HealthServicer):  # type: ignore[misc]  # grpc has no ty
         well = fresh and not self._guard.switch.blocked.covers(asset_class, asset)
         response = health_pb2.HealthCheckResponse
         return response(status=response.SERVING if well else response.NOT_SERVING)
+
+    async def Watch(  # noqa: N802 — grpc's name
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
+    ) -> None:
+        """As many as streams, for a gateway may watch for each of them; more would take the places of streams."""
+        if self._watches >= (most := self._settings.streams_max):
+            self._counters.count_refusal(Reason.TOO_MANY_STREAMS)
+            text = f"at most {most:,} may watch the health of this scorer"
+            await refuse(context, CallError(Reason.TOO_MANY_STREAMS, text, _RETRY_S))
+        self._watches += 1
+        try:
+            await super().Watch(request, context)
+        finally:
+            self._watches -= 1

@@ -81,7 +81,7 @@ async def _run(
     )  # twice what is served: the service itself says no, with a reason and when to ask again
     service = ScoringService(fleet, settings, counters, points, journal, guard.access, guard.switch)
     server.add_generic_rpc_handlers((service.handler(),))
-    doctor = Doctor(fleet, settings, guard)
+    doctor = Doctor(fleet, settings, guard, counters)
     health_pb2_grpc.add_HealthServicer_to_server(doctor, server)
     address = _listen(server, settings.listen, guard.credentials)
     shown, stop_metrics = (

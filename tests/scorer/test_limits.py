@@ -1,14 +1,27 @@
-"""What grpc itself bounds for a scorer: the bytes of a message, also of one that unpacks to more than it shows."""
+"""Limits below those of streams and blocks: the bytes of a message, also of one that unpacks to more than it shows, and
+who watches a scorer's health."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
-from serving import Running, ask, opening
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from serving import Running, ask, opening, reason, run_server
+from wheeltapper.registry import Registry
 
+STREAMS = 4
 PACKED, MIB = grpc.Compression.Gzip, 1 << 20
+
+
+@pytest.fixture
+def narrow(registry: Registry) -> Iterator[Running]:
+    """A scorer with places for few."""
+    with run_server(registry.path, "--streams-max", str(STREAMS), "--calls-max", "2") as server:
+        yield server
 
 
 def peak_mb(server: Running) -> float:
@@ -31,3 +44,29 @@ def test_a_message_is_measured_as_it_unpacks(running: Running) -> None:
             assert of_call.value.code() is of_stream.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert peak_mb(running) < before_mb + 64
         assert ask(channel, opening("after"))[0].opened.release == 1
+
+
+def test_those_who_watch_take_no_place_of_a_stream(narrow: Running) -> None:
+    with narrow.channel() as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch
+        serving, refused, open_watches = health_pb2.HealthCheckResponse.SERVING, 0, []
+        for _ in range(4 * STREAMS):
+            call = watch(health_pb2.HealthCheckRequest(), timeout=60)
+            try:
+                assert next(call).status == serving
+                open_watches.append(call)
+            except grpc.RpcError as error:
+                code, why, retry_s = reason(error)
+                assert (code, why) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS")
+                assert retry_s > 0
+                refused += 1
+        assert (len(open_watches), refused) == (STREAMS, 3 * STREAMS)
+        assert ask(channel, opening("a-1"))[0].opened.release == 1
+        open_watches[0].cancel()
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                assert next(watch(health_pb2.HealthCheckRequest(), timeout=60)).status == serving
+                break
+            except grpc.RpcError:
+                assert time.monotonic() < deadline

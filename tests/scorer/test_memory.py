@@ -145,7 +145,7 @@ def test_what_is_wrong_leaves_nothing(packs: dict[str, bytes], name: str) -> Non
     async def work() -> Growth:
         server = grpc.aio.server()
         server.add_generic_rpc_handlers((ScoringService(fleet, settings, counters).handler(),))
-        health_pb2_grpc.add_HealthServicer_to_server(Doctor(fleet, settings, Guard(settings)), server)
+        health_pb2_grpc.add_HealthServicer_to_server(Doctor(fleet, settings, Guard(settings), counters), server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
