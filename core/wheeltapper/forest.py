@@ -13,15 +13,13 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from wheeltapper.kernel import inline_kernel, kernel
-from wheeltapper.memory import LINE, prefetch
+from wheeltapper.abreast import ABREAST, add_trees, fetch_trees
+from wheeltapper.kernel import heapless_kernel, kernel
 
 NODE = np.dtype([("value", "<f4"), ("feature", "<u2"), ("left", "<u2")])
 NODES_MAX = 65_535  # of one tree: `left` has 16 bits, and the right child is left + 1
 FEATURES_MAX = 32_767  # `feature` points into 2 F + 1 values
 DEPTH_MAX = 255
-_SIDE_BY_SIDE = 8  # trees that are walked together, and how many trees ahead memory is asked for
-_FETCH_BYTES_MAX = 16_384  # asked for at once; more would push out of the nearest cache what is about to be read
 
 Array = TypeVar("Array", bound=NDArray[Any])
 
@@ -196,7 +194,7 @@ def margins_into(forest: Forest, heads: NDArray[np.int32], rows: NDArray[np.floa
     margins_with(forest, heads, rows, wide, out)
 
 
-@kernel
+@heapless_kernel
 def margins_with(
     forest: Forest,
     heads: NDArray[np.int32],
@@ -216,40 +214,31 @@ def margins_with(
             out[i] = margin(forest, heads[i], wide, i > 0 and heads[i] != heads[i - 1])
 
 
-@kernel
+@heapless_kernel
 def spread(row: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """Write float32[F] twice into float32[2 F + 1], so that a walk meets no missing value.
 
     The first half holds +inf where the row is NaN (not less than any threshold: goes right), the second -inf (goes
     left); a node points into the half of its default direction. The last value, -inf, keeps a leaf at itself.
     """
-    count = row.shape[0]
+    count = np.uint64(row.shape[0])
     for j in range(count):
         x = row[j]
         missing = x != x  # noqa: PLR0124  NaN is the only value unlike itself
         out[j] = np.float32(np.inf) if missing else x
         out[count + j] = np.float32(-np.inf) if missing else x
-    out[2 * count] = np.float32(-np.inf)
+    out[count + count] = np.float32(-np.inf)
 
 
-@kernel
+@heapless_kernel
 def fetch(forest: Forest, head: int) -> None:
     """Ask memory for the first trees that are a head's own; those of its parents are shared, and so near already."""
     first = forest.head_trees[head, 0]
-    _fetch_trees(forest, np.uint64(first), np.uint64(min(first + _SIDE_BY_SIDE, forest.head_trees[head, 1])))
+    end = min(first + ABREAST, forest.head_trees[head, 1])
+    fetch_trees(forest.nodes, forest.tree_begin, np.uint64(first), np.uint64(end))
 
 
-@inline_kernel
-def _fetch_trees(forest: Forest, first: np.uint64, end: np.uint64) -> None:
-    """Ask for the nodes of trees first..end, without waiting. Trees stand in the order in which they are walked."""
-    byte = forest.tree_begin[first] * 8
-    stop = min(forest.tree_begin[end] * 8, byte + _FETCH_BYTES_MAX)
-    while byte < stop:
-        prefetch(forest.nodes, byte)
-        byte += LINE
-
-
-@kernel
+@heapless_kernel
 def margin(forest: Forest, head: int, wide: NDArray[np.float32], far: bool) -> np.float32:
     """Margin of `head` for a row spread to float32[2 F + 1]: base, then tree after tree, parents first.
 
@@ -268,70 +257,9 @@ def margin(forest: Forest, head: int, wide: NDArray[np.float32], far: bool) -> n
         for _ in range(link):
             current = forest.head_parent[current]
         first, end = np.uint64(forest.head_trees[current, 0]), np.uint64(forest.head_trees[current, 1])
-        total = _add_trees(forest, first, end, wide, total, far and link == 0)
+        asked = far and link == 0
+        total = add_trees(forest.nodes, forest.tree_begin, forest.tree_depth, first, end, wide, total, asked)
     return total
-
-
-@kernel
-def _add_trees(
-    forest: Forest, first: np.uint64, end: np.uint64, wide: NDArray[np.float32], total: np.float32, far: bool
-) -> np.float32:
-    """Add the leaves of trees first..end to `total`; eight walk side by side, since each waits for memory.
-
-    Places are unsigned: for signed ones every step would ask whether it counts from the array's end.
-    """
-    nodes = forest.nodes
-    begin = forest.tree_begin
-    depth = forest.tree_depth
-    one, group = np.uint64(1), np.uint64(_SIDE_BY_SIDE)
-    tree = first
-    while tree + group <= end:
-        if far:
-            _fetch_trees(forest, min(tree + group, end), min(tree + group + group, end))
-        t1, t2, t3, t4 = tree + one, tree + np.uint64(2), tree + np.uint64(3), tree + np.uint64(4)
-        t5, t6, t7 = tree + np.uint64(5), tree + np.uint64(6), tree + np.uint64(7)
-        root_a, root_b, root_c, root_d = _root(begin, tree), _root(begin, t1), _root(begin, t2), _root(begin, t3)
-        root_e, root_f, root_g, root_h = _root(begin, t4), _root(begin, t5), _root(begin, t6), _root(begin, t7)
-        steps = max(depth[tree], depth[t1], depth[t2], depth[t3])
-        steps = max(steps, depth[t4], depth[t5], depth[t6], depth[t7])
-        a, b, c, d, e, f, g, h = root_a, root_b, root_c, root_d, root_e, root_f, root_g, root_h
-        for _ in range(steps):
-            a = root_a + _next(nodes[a], wide)
-            b = root_b + _next(nodes[b], wide)
-            c = root_c + _next(nodes[c], wide)
-            d = root_d + _next(nodes[d], wide)
-            e = root_e + _next(nodes[e], wide)
-            f = root_f + _next(nodes[f], wide)
-            g = root_g + _next(nodes[g], wide)
-            h = root_h + _next(nodes[h], wide)
-        total += nodes[a].value
-        total += nodes[b].value
-        total += nodes[c].value
-        total += nodes[d].value
-        total += nodes[e].value
-        total += nodes[f].value
-        total += nodes[g].value
-        total += nodes[h].value
-        tree += group
-    while tree < end:
-        root = _root(begin, tree)
-        at = root
-        for _ in range(depth[tree]):
-            at = root + _next(nodes[at], wide)
-        total += nodes[at].value
-        tree += one
-    return total
-
-
-@inline_kernel
-def _root(begin: NDArray[np.int64], tree: np.uint64) -> np.uint64:
-    return np.uint64(begin[tree])
-
-
-@inline_kernel
-def _next(node: Any, wide: NDArray[np.float32]) -> np.uint64:
-    """The child a row goes to, counted from the tree's root. Less goes left; equal goes right, as in XGBoost."""
-    return np.uint64(node.left) + np.uint64(not wide[np.uint64(node.feature)] < node.value)
 
 
 @kernel

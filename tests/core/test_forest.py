@@ -118,6 +118,19 @@ def test_chain_of_heads_adds_parents_first(seed, sizes):
             assert bits(found) == bits(total)
 
 
+@pytest.mark.parametrize("count", range(32))
+def test_each_tree_of_a_head_is_added_once_and_none_of_its_neighbours(count):
+    rng = np.random.default_rng(count)
+    parts = [random_trees(rng, 3, size, 5) for size in (2, count, 2)]
+    forest = build_forest([(part, -1, 0.25) for part in parts])
+    rows = rng.normal(size=(5, 3)).astype(np.float32)
+    for row, found in zip(rows, margins(forest, np.ones(5, np.int32), rows), strict=True):
+        total = np.float32(0.25)
+        for a, b in zip(parts[1].begin, parts[1].begin[1:], strict=False):
+            total = np.float32(total + walk(parts[1].nodes[a:b], row))
+        assert bits(found) == bits(total)
+
+
 def test_plant_puts_children_side_by_side_and_drops_what_no_path_reaches():
     # Node 1 is deleted (pruned); children of 0 are 4 and 2, not neighbours.
     trees = plant(
