@@ -30,10 +30,15 @@ def peak_mb(server: Running) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def test_a_message_is_measured_as_it_unpacks(running: Running) -> None:
+def test_what_unpacks_and_who_watches_is_bounded(narrow: Running) -> None:
+    check_messages(narrow)
+    check_watches(narrow)
+
+
+def check_messages(server: Running) -> None:
     """128 MiB of zeros are an eighth of a MiB on the wire, and were never whole in memory."""
-    before_mb = peak_mb(running)
-    with grpc.insecure_channel(running.address, [("grpc.max_send_message_length", -1)]) as channel:
+    before_mb = peak_mb(server)
+    with grpc.insecure_channel(server.address, [("grpc.max_send_message_length", -1)]) as channel:
         score = channel.unary_unary("/wheeltapper.v1.Scoring/Score")
         stream = channel.stream_stream("/wheeltapper.v1.Scoring/StreamScores")
         for message in (bytes(5 * MIB), bytes(128 * MIB)):
@@ -42,12 +47,13 @@ def test_a_message_is_measured_as_it_unpacks(running: Running) -> None:
             with pytest.raises(grpc.RpcError) as of_stream:
                 next(stream(iter([message]), timeout=30, compression=PACKED))
             assert of_call.value.code() is of_stream.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert peak_mb(running) < before_mb + 64
+        assert peak_mb(server) < before_mb + 64
         assert ask(channel, opening("after"))[0].opened.release == 1
 
 
-def test_those_who_watch_take_no_place_of_a_stream(narrow: Running) -> None:
-    with narrow.channel() as channel:
+def check_watches(server: Running) -> None:
+    """Those who watch take no place of a stream."""
+    with server.channel() as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch
         serving, refused, open_watches = health_pb2.HealthCheckResponse.SERVING, 0, []
         for _ in range(4 * STREAMS):
