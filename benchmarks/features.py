@@ -33,6 +33,7 @@ class Stream:
     def __init__(
         self, sensors: int, windows: tuple[int, ...], assets: int = 1, rows: int = 20_000, shuffled: bool = False,
         cadence_us: int = CADENCE_US, statistics: tuple[str, ...] = STATISTICS,
+        lost_slots: float = 0.0, lost_values: float = 0.0,
     ) -> None:  # fmt: skip
         named = tuple(Sensor(f"s{i}") for i in range(sensors))
         spec = ClassSpec("bench", named, cadence_us, windows, statistics, 0, 0, ())
@@ -41,12 +42,14 @@ class Stream:
         self.scratch = scratch_for(self.plan)
         rng = np.random.default_rng(1)
         self.values = (rng.normal(size=(rows, sensors)) * 5 + 20).astype(np.float32)
+        self.values[rng.random(self.values.shape) < lost_values] = np.nan
         self.row = np.empty(sensors, np.float32)
         self.out = np.empty((rows, self.plan.features), np.float32)
         self.next = windows[-1] + 16
         laps = -(-rows // assets)
+        kept = np.flatnonzero(rng.random(3 * laps) >= lost_slots)[:laps]
         order = np.tile(rng.permutation(assets) if shuffled else np.arange(assets), laps)[:rows]
-        self.order, self.laps = order, np.repeat(np.arange(laps), assets)[:rows]
+        self.order, self.laps = order, np.repeat(kept, assets)[:rows]
         _fill(self.plan, self.state, assets, self.next, self.values, self.row)
 
     def run(self) -> float:
@@ -229,6 +232,19 @@ def by_size(short: bool) -> list[Row]:
     return [compared(name, "ns/reading", samples) for name, samples in found.items()]
 
 
+def with_gaps(short: bool) -> list[Row]:
+    """Slots without a reading, and readings without some values, beside the same stream with nothing missing."""
+    whole = "the same, nothing missing: floor"
+    works = {whole: Stream(SENSORS, WINDOWS, rows=5_000)}
+    for share in (0.1, 0.3):
+        works[f"{share:.0%} of slots without a reading"] = Stream(SENSORS, WINDOWS, rows=5_000, lost_slots=share)
+        works[f"{share:.0%} of values missing"] = Stream(SENSORS, WINDOWS, rows=5_000, lost_values=share)
+    for stream in works.values():
+        stream.run()  # from the filled windows into those with gaps
+    found = alternate({name: stream.run for name, stream in works.items()}, 5 if short else 15)
+    return [compared(name, "ns/reading", found[name], whole, found[whole]) for name in works if name != whole]
+
+
 def over_assets(short: bool) -> list[Row]:
     """Cold state: every reading another asset. One asset in turn with itself is hot."""
     found = []
@@ -247,7 +263,7 @@ def over_assets(short: bool) -> list[Row]:
 
 
 def measure(short: bool) -> list[Row]:
-    return [*against_peers(short), *by_size(short), *over_assets(short)]
+    return [*against_peers(short), *by_size(short), *with_gaps(short), *over_assets(short)]
 
 
 if __name__ == "__main__":

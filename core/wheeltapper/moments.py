@@ -87,7 +87,7 @@ def _add_full_run(
         store(target, k * width + c, load(source, k * width + c, zero))
 
 
-@heapless_kernel
+@merged_kernel
 def _add_run_with_gaps(
     values: npt.NDArray[np.float32],
     regime: npt.NDArray[np.uint8],
