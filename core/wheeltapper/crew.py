@@ -31,18 +31,21 @@ class Crew:
         if self._others is None or n < _ROWS_MIN:
             return live.score(0, n, block, want_features)
         cuts = live.cut(n, block, min(self._threads, int(math.sqrt(n * live.row_s / _HAND_OVER_S))))
-        parts = list(itertools.pairwise(cuts))
+        parts = [(begin, end, block, want_features, hand) for hand, (begin, end) in enumerate(itertools.pairwise(cuts))]
         live.make_hands(len(parts))
-        others = [
-            self._others.submit(live.score, begin, end, block, want_features, hand)
-            for hand, (begin, end) in enumerate(parts[1:], 1)
-        ]
-        began = time.perf_counter()
+        others = [self._others.submit(live.score, *part) for part in parts[1:]]
+        began = time.thread_time()
         try:
-            revisions = live.score(0, cuts[1], block, want_features)
-            row_s = (time.perf_counter() - began) / cuts[1]
+            revisions = live.score(*parts[0])
+            live.row_s = _pace(live.row_s, (time.thread_time() - began) / cuts[1])
+            for part, other in zip(parts[1:], others, strict=True):
+                # No core was free for it so far: who waits might as well do it.
+                revisions += live.score(*part) if other.cancel() else other.result()
         finally:
-            wait(others)  # also where this part failed: nobody else may touch the windows before
-        slower = live.row_s and row_s > live.row_s
-        live.row_s = live.row_s + _MEMORY * (row_s - live.row_s) if slower else row_s
-        return revisions + [found for other in others for found in other.result()]
+            wait(others)  # also where a part failed: nobody else may touch the windows before
+        return revisions
+
+
+def _pace(before: float, row_s: float) -> float:
+    """What a row takes, now that the newest block took `row_s` a row: down at once, up slowly."""
+    return before + _MEMORY * (row_s - before) if 0.0 < before < row_s else row_s

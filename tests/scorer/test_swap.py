@@ -24,6 +24,7 @@ from wheeltapper.registry import Registry
 STREAMS, ASSETS = 16, 64
 SWAPS = 20  # of a round
 LOAD = 0.8  # of what the scorer sustains just then
+EVERY_S = float(os.environ.get("EVERY_S", "0.25"))  # from one swap to the next; 0: as fast as the scorer follows
 
 
 class Releases:
@@ -87,16 +88,18 @@ async def swap_under_load(server: Running, registry: Registry, packs: dict[str, 
         stop = asyncio.Event()
         pacing = asyncio.create_task(pace.steady(per_s, stop))
         for _ in range(SWAPS):
+            began = time.monotonic()
             await releases.swap()
+            await asyncio.sleep(max(0.0, began + EVERY_S - time.monotonic()))
         stop.set()
         return await pacing
 
     for number in range(rounds):
         per_s = LOAD * await pace.saturate(0.5)
         if number % 2 == 0:
-            calm, busy = await steady(SWAPS * 0.1), await swapping()
+            calm, busy = await steady(SWAPS * max(EVERY_S, 0.1)), await swapping()
         else:
-            busy, calm = await swapping(), await steady(SWAPS * 0.1)
+            busy, calm = await swapping(), await steady(SWAPS * max(EVERY_S, 0.1))
         check(calm, expected)
         assert check(busy, expected) == {1, 2}
         found.append(Round(per_s, [one.late_s for one in calm], [one.late_s for one in busy], rss_kb(server)))
@@ -111,7 +114,7 @@ def test_every_answer_is_that_of_the_release_it_names(running: Running, registry
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_thousand_swaps(running: Running, registry: Registry, packs, capsys: pytest.CaptureFixture[str]) -> None:
-    """ROUNDS=10 for fewer."""
+    """ROUNDS=10 for fewer; EVERY_S=0 for as fast as the scorer follows, about twelve a second."""
     rounds = int(os.environ.get("ROUNDS", "50"))
     found = asyncio.run(swap_under_load(running, registry, packs, rounds))
     p99_ms = np.array([one.p99_ms() for one in found])
@@ -127,7 +130,7 @@ def test_a_thousand_swaps(running: Running, registry: Registry, packs, capsys: p
             f"{found[0].rss_kb / 1024:.0f} to {found[-1].rss_kb / 1024:.0f} MB"
         )
     assert found[-1].rss_kb < 1.1 * found[0].rss_kb
-    assert np.median(ratio) < 1.5
+    assert np.median(p99_ms[:, 1]) < 1.5 * np.median(p99_ms[:, 0])  # single pairs stray threefold, also without swaps
 
 
 def test_a_prepared_swap_of_many_assets_does_not_hold_the_loop() -> None:
