@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -32,6 +33,14 @@ from wheeltapper_scorer.reload import Stage, follow
 from wheeltapper_scorer.service import ScoringService
 from wheeltapper_scorer.settings import Settings
 from wheeltapper_scorer.switch import Switch
+
+
+@pytest.fixture(autouse=True)
+def _nobody_keeps_the_log() -> Iterator[None]:
+    """pytest does, every record of it, as soon as any test has had a scorer log in this process."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 def _alter(registry: Registry) -> None:
