@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -26,18 +27,18 @@ SCORE = "/wheeltapper.v1.Scoring/Score"
 STREAM = "/wheeltapper.v1.Scoring/StreamScores"
 
 
-class Client:
+class Client(ABC):
     """A way to speak to one kind of server."""
 
-    def encode(self, block: pb.ReadingBlock) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def encode(self, block: pb.ReadingBlock) -> bytes: ...
 
-    def scores(self, answer: bytes) -> Sequence[float]:
-        raise NotImplementedError
+    @abstractmethod
+    def scores(self, answer: bytes) -> Sequence[float]: ...
 
+    @abstractmethod
     async def connect(self, stack: AsyncExitStack, address: str, opens: pb.Open) -> Ask:
         """One conversation about the assets of an Open."""
-        raise NotImplementedError
 
 
 class Stream(Client):

@@ -42,7 +42,9 @@ class Crew:
                 # No core was free for it so far: who waits might as well do it.
                 revisions += live.score(*part) if other.cancel() else other.result()
         finally:
-            wait(others)  # also where a part failed: nobody else may touch the windows before
+            # Also where a part failed: nobody else may touch the windows before. One that was cancelled counts as
+            # waiting until a thread has looked at it.
+            wait([other for other in others if not other.cancelled()])
         return revisions
 
 

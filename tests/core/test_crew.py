@@ -78,10 +78,12 @@ def test_no_asset_is_in_two_parts(rows: list[int], parts: int) -> None:
 
 def test_parts_are_scored_by_threads_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, int, int]] = []
-    score = LiveClass.score
+    together, score = threading.Barrier(3), LiveClass.score
 
     def noted(self: LiveClass, begin: int, end: int, *others: object) -> object:
         asked.append((threading.current_thread().name, begin, end))
+        if len(asked) > 1:
+            together.wait(30)  # no part begins to be scored before all have a thread
         return score(self, begin, end, *others)  # type: ignore[arg-type]
 
     monkeypatch.setattr(LiveClass, "score", noted)
@@ -91,5 +93,24 @@ def test_parts_are_scored_by_threads_of_their_own(monkeypatch: pytest.MonkeyPatc
         fleet.score("pump", rows.copy(), np.full(30, slot * CADENCE_US), np.ones((30, 3), np.float32), NOW_US)
     assert asked[0][1:] == (0, 30), "what a row takes is not known before the first block"
     assert sorted(part[1:] for part in asked[1:]) == [(0, 10), (10, 20), (20, 30)]
-    assert len({name for name, _, _ in asked if name.startswith("score")}) >= 1
+    assert len({name for name, _, _ in asked[1:]}) == 3
     assert threading.current_thread().name in {name for name, begin, _ in asked[1:] if begin == 0}
+
+
+def test_a_part_that_no_thread_was_free_for_is_scored_by_who_waits() -> None:
+    alone, crowd = LiveFleet(PACK, 1), LiveFleet(PACK, 1, threads=2)
+    rows = [fleet.open_assets("pump", [f"pump-{i}" for i in range(30)]) for fleet in (alone, crowd)]
+    pool, free = crowd._crew._others, threading.Event()
+    assert pool is not None
+    busy = pool.submit(free.wait, 30)
+    try:
+        for slot in (1, 2, 3):
+            times, values = np.full(30, slot * CADENCE_US), np.full((30, 3), slot, np.float32)
+            told = [
+                fleet.score("pump", own.copy(), times.copy(), values, NOW_US)
+                for fleet, own in zip((alone, crowd), rows, strict=True)
+            ]
+            assert flat(told[0]) == flat(told[1])
+        assert not busy.done()
+    finally:
+        free.set()

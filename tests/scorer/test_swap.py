@@ -24,7 +24,6 @@ from wheeltapper.registry import Registry
 STREAMS, ASSETS = 16, 64
 SWAPS = 20  # of a round
 LOAD = 0.8  # of what the scorer sustains just then
-EVERY_S = float(os.environ.get("EVERY_S", "0.25"))  # from one swap to the next; 0: as fast as the scorer follows
 
 
 class Releases:
@@ -71,8 +70,13 @@ class Round:
         return 1e3 * float(np.percentile(self.calm_s, 99)), 1e3 * float(np.percentile(self.swapping_s, 99))
 
 
-async def swap_under_load(server: Running, registry: Registry, packs: dict[str, bytes], rounds: int) -> list[Round]:
-    """Rounds of SWAPS swaps each; in every second one they come before the calm. Every answer is checked."""
+async def swap_under_load(
+    server: Running, registry: Registry, packs: dict[str, bytes], rounds: int, every_s: float
+) -> list[Round]:
+    """Rounds of SWAPS swaps each; in every second one they come before the calm. Every answer is checked.
+
+    every_s: from one swap to the next; 0: as fast as the scorer follows, about twelve a second.
+    """
     fleets = {n: LiveFleet(Pack.from_bytes(packs[name], KERNELS), n) for n, name in ((1, "first"), (2, "second"))}
     expected = references(fleets, STREAMS, ASSETS)
     assert len(set(expected.values())) == len(expected), "each release says something else of every block"
@@ -90,16 +94,16 @@ async def swap_under_load(server: Running, registry: Registry, packs: dict[str, 
         for _ in range(SWAPS):
             began = time.monotonic()
             await releases.swap()
-            await asyncio.sleep(max(0.0, began + EVERY_S - time.monotonic()))
+            await asyncio.sleep(max(0.0, began + every_s - time.monotonic()))
         stop.set()
         return await pacing
 
     for number in range(rounds):
         per_s = LOAD * await pace.saturate(0.5)
         if number % 2 == 0:
-            calm, busy = await steady(SWAPS * max(EVERY_S, 0.1)), await swapping()
+            calm, busy = await steady(SWAPS * max(every_s, 0.1)), await swapping()
         else:
-            busy, calm = await swapping(), await steady(SWAPS * max(EVERY_S, 0.1))
+            busy, calm = await swapping(), await steady(SWAPS * max(every_s, 0.1))
         check(calm, expected)
         assert check(busy, expected) == {1, 2}
         found.append(Round(per_s, [one.late_s for one in calm], [one.late_s for one in busy], rss_kb(server)))
@@ -108,15 +112,16 @@ async def swap_under_load(server: Running, registry: Registry, packs: dict[str, 
 
 
 def test_every_answer_is_that_of_the_release_it_names(running: Running, registry: Registry, packs) -> None:
-    asyncio.run(swap_under_load(running, registry, packs, 1))
+    asyncio.run(swap_under_load(running, registry, packs, 1, every_s=0.0))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_thousand_swaps(running: Running, registry: Registry, packs, capsys: pytest.CaptureFixture[str]) -> None:
-    """ROUNDS=10 for fewer; EVERY_S=0 for as fast as the scorer follows, about twelve a second."""
+    """ROUNDS=10 for fewer; EVERY_S=0 for as fast as the scorer follows."""
     rounds = int(os.environ.get("ROUNDS", "50"))
-    found = asyncio.run(swap_under_load(running, registry, packs, rounds))
+    every_s = float(os.environ.get("EVERY_S", "0.25"))
+    found = asyncio.run(swap_under_load(running, registry, packs, rounds, every_s))
     p99_ms = np.array([one.p99_ms() for one in found])
     ratio = p99_ms[:, 1] / p99_ms[:, 0]
     answers = sum(len(one.calm_s) + len(one.swapping_s) for one in found)
