@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from killing import killed_at
 from packs import small_content
+from typed import Typed
 from wheeltapper.composed_release import compose
 from wheeltapper.errors import Refused
 from wheeltapper.inspect import inspect
@@ -44,16 +44,6 @@ def registry(tmp_path: Path) -> Path:
     writer.publish(write_pack(first), gates=[gate("pump/rul", True), gate("fan/anomaly", True)], **WORDS)
     writer.publish(write_pack(second), gates=[gate("pump/rul", False), gate("fan/anomaly", True)], **WORDS)
     return path
-
-
-class Typed:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.out)
-        return found
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from packs import small_content
+from typed import Typed
 from wheeltapper.pack import write_pack
 from wheeltapper.registry import Registry
 from wheeltapper.release_diff import difference, difference_text
@@ -27,18 +28,6 @@ def registry(tmp_path: Path) -> Path:
     writer.publish(write_pack(small_content(1)), who="train", why="nightly", gates=[GOOD], details={"assets": 3})
     writer.publish(write_pack(replace(small_content(2), seed=99)), who="train", why="retuned", gates=[GOOD, BAD])
     return path
-
-
-class Typed:
-    """What a typed command answered."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.out)
-        return found
 
 
 @pytest.fixture
