@@ -6,7 +6,7 @@ follow a stage of the registry obey within one look. An asset is off while it, i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,11 +44,15 @@ def switch_details(kind: str, name: str) -> dict[str, Any]:
     return {"switch": {"kind": kind, "name": name}}
 
 
-def blocked_by(entries: Iterable[Entry], trusted: TrustedKeys | None) -> Blocked:
-    """What stands switched off after `entries` (a whole chain, in order). With `trusted`, an entry that none of these
-    keys signed does nothing: whoever may write files may neither silence a fleet nor wake it."""
-    off: set[tuple[str, str]] = set()
-    ignored: list[int] = []
+def blocked_after(before: Blocked, entries: Sequence[Entry], trusted: TrustedKeys | None) -> Blocked:
+    """What stands switched off after `entries`, in order: a whole chain, or what follows one that says `before`. With
+    `trusted`, an entry that none of these keys signed does nothing: whoever may write files may neither silence a fleet
+    nor wake it."""
+    if not entries:
+        return before
+    off = {("class", name) for name in before.classes} | {("asset", name) for name in before.assets}
+    off |= {("fleet", "")} if before.fleet else set()
+    ignored = list(before.ignored)
     for entry in entries:
         if entry.action not in ("block", "unblock"):
             continue

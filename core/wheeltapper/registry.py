@@ -29,7 +29,7 @@ from wheeltapper.chain import (
 )
 from wheeltapper.durable import chunks_of, locked, place_new, replace, sync_folder, write_temporary
 from wheeltapper.errors import NotFound, Refused, UsageError
-from wheeltapper.kill_switch import Blocked, blocked_by, switch_details
+from wheeltapper.kill_switch import Blocked, blocked_after, switch_details
 from wheeltapper.promotion import check_gates, check_promotion, rollback_target
 from wheeltapper.signing import Signer, TrustedKeys
 from wheeltapper.stage_pointer import check_pointer, pointer_bytes, read_pointer
@@ -80,6 +80,7 @@ class Registry:
         self._clock = clock
         self._entries: list[Entry] = []
         self._states: dict[str, StageState] = {}
+        self._blocked, self._judged = Blocked(), 0  # after so many entries
 
     # Reading
 
@@ -134,7 +135,9 @@ class Registry:
     def blocked(self) -> Blocked:
         """What is switched off. Where keys are pinned, only what they signed counts."""
         self._refresh()
-        return blocked_by(self._entries, self._trusted)
+        self._blocked = blocked_after(self._blocked, self._entries[self._judged :], self._trusted)
+        self._judged = len(self._entries)
+        return self._blocked
 
     def check_pack(self, release: Release) -> None:
         """Raises Refused unless the release's pack has the bytes that were published."""
@@ -297,6 +300,7 @@ class Registry:
         self._require()
         with locked(self.path / "lock"):
             self._entries, self._states = [], {}
+            self._blocked, self._judged = Blocked(), 0
             self._refresh()
             for stage in STAGES:
                 if not anew:

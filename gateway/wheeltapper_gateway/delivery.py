@@ -18,7 +18,7 @@ class Counters:
     revised_rows: int = 0
     refused_events: int = 0  # event rows answered other than TAKEN
     dropped_rows: int = 0  # by the byte budget of the spool, never sent
-    dropped_answers: int = 0  # rows that nobody fetched with `answers()`
+    dropped_answers: int = 0  # rows beyond answers_rows_max, answers not fetched or revisions without an answer
     reconnects: int = 0
 
 

@@ -52,7 +52,7 @@ class _Flight:
     sent_at: float = 0.0
     sent: bool = False
     answered: bool = False
-    revisions: list[Scores] = field(default_factory=list)  # heard ahead of the answer that they belong to
+    revisions: deque[Scores] = field(default_factory=deque)  # heard ahead of the answer that they belong to
 
 
 class Link:
@@ -119,6 +119,7 @@ class Link:
         self._asked_assets = self._asked_codes = 0
         self._heard_at = self._clock.monotonic()
         self._resend = deque(sorted(self._flights))
+        self._revised_rows = 0  # that wait for the answer of their block
         for flight in self._flights.values():
             flight.revisions.clear()
         self._opened_here = self._progress = False
@@ -331,9 +332,9 @@ class Link:
         flight = self._flights.get(scores.sequence)
         if flight is None:
             return  # settled before the connection broke
-        if revision and not flight.answered:
-            flight.revisions.append(scores)  # told with the answer: if that is lost, all of it comes again
         if revision:
+            if scores and not flight.answered:
+                self._hold(flight, scores)
             return
         if not flight.answered:
             self._tell(scores, flight)
@@ -342,6 +343,16 @@ class Link:
         if not self._settings.durable:
             self._settle([scores.sequence])
 
+    def _hold(self, flight: _Flight, revised: Scores) -> None:
+        """Keep revisions until they are told with the answer: if that is lost, all of it comes again. A scorer that
+        revises without end is not kept without end."""
+        flight.revisions.append(revised)
+        self._revised_rows += len(revised)
+        while self._revised_rows > self._settings.answers_rows_max and flight.revisions:
+            lost = len(flight.revisions.popleft())
+            self._revised_rows -= lost
+            self.counters.dropped_answers += lost
+
     def _tell(self, scores: Scores, flight: _Flight) -> None:
         """Hand over what was answered for the first time: the revisions, then the block's own scores."""
         if len(scores) != len(flight.block):
@@ -349,6 +360,7 @@ class Link:
                 f"expected {len(flight.block)} rows in the answer to block {scores.sequence}, found {len(scores)}"
             )
         for revised in flight.revisions:
+            self._revised_rows -= len(revised)
             self.counters.revised_rows += len(revised)
             names = [self._ids.get(handle, "") for handle in revised.handles]
             self._deliver(Delivery(revised, names, self._columns, revision=True, latency_seconds=0.0))

@@ -23,7 +23,9 @@ class Settings:
     )
     in_flight_blocks_max: int = 8  # blocks sent and not yet settled
     spool_bytes_max: int = 1 << 30  # beyond it the oldest unsent readings are dropped and counted
-    answers_rows_max: int = 1_000_000  # answers kept for `answers()`; beyond it the oldest are dropped and counted
+    # Answers kept for `answers()`, and as many revisions that wait for the answer they belong to; beyond it the oldest
+    # are dropped and counted.
+    answers_rows_max: int = 1_000_000
     live_seconds: float = 60.0  # what waited longer is backlog: sent after live readings, raises no live alarm
     backoff_seconds: float = 0.2  # full jitter: a wait is uniform in 0..min(backoff × 2^attempt, backoff_seconds_max)
     backoff_seconds_max: float = 30.0

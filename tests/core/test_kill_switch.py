@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,26 @@ def test_with_trusted_keys_only_their_word_counts(registry: Registry, tmp_path: 
     registry.switch("asset", "b-1", on=True, **WORDS)
     off = Registry(registry.path, trusted=trusted).blocked()
     assert (off.assets, off.ignored) == ({"b-1"}, (2, 4))
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_who_looks_every_second_sees_what_a_newcomer_sees(registry: Registry, tmp_path: Path, pinned: bool) -> None:
+    """A look reads what was added since the one before, and each signature once."""
+    private, public, _ = generate_keys(tmp_path / "keys")
+    trusted = TrustedKeys.from_files([public]) if pinned else None
+    signing, rng = Registry(registry.path, signer=Signer.from_file(private)), random.Random(5)
+    follower, seen = Registry(registry.path, trusted=trusted), set()
+    for _ in range(40):
+        for _ in range(rng.randrange(3)):
+            kind, name = rng.choice(
+                (("fleet", ""), ("class", "press"), ("class", "pump"), ("asset", "a"), ("asset", "b"))
+            )
+            rng.choice((registry, signing)).switch(kind, name, on=rng.random() < 0.5, **WORDS)
+        found = follower.blocked()
+        assert found == Registry(registry.path, trusted=trusted).blocked()
+        seen.add((found.fleet, found.classes, found.assets))
+    assert follower.blocked() is found
+    assert len(seen) > 4
 
 
 @pytest.mark.parametrize(("kind", "name"), [("asset", ""), ("fleet", "x"), ("site", "x"), ("asset", "x" * 1001)])

@@ -37,6 +37,7 @@ class EchoScorer(scoring_pb2_grpc.ScoringServicer):
         self.refuse: tuple[grpc.StatusCode, str] | None = None
         self.rows_max = 4096
         self.revise = False  # each block revises the first row of the block before
+        self.times_revised = 1  # so often in one answer
         self.cut_revisions = 0  # streams that break after revisions, before the scores that belong to them
         self.revisions: dict[int, pb.ScoreBlock] = {}  # by the block that caused them, told again when it comes again
         self._server = grpc.server(futures.ThreadPoolExecutor(8))
@@ -81,7 +82,8 @@ class EchoScorer(scoring_pb2_grpc.ScoringServicer):
                     self.revisions.setdefault(block.sequence, self._revision(before, block.sequence))
                 before = scores
                 if block.sequence in self.revisions:
-                    yield pb.StreamResponse(revisions=self.revisions[block.sequence])
+                    for _ in range(self.times_revised):
+                        yield pb.StreamResponse(revisions=self.revisions[block.sequence])
                     if self.cut_revisions > 0:
                         self.cut_revisions -= 1
                         context.abort(grpc.StatusCode.UNAVAILABLE, "cable cut")

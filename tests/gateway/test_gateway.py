@@ -296,6 +296,18 @@ def test_revisions_are_told_once_where_the_line_breaks_before_their_scores(score
     assert told == [(False, 7), (True, 7), (False, 8)]
 
 
+def test_revisions_without_an_answer_are_bounded_and_counted(scorer: Any) -> None:
+    """As of a scorer that revises without end: the newest are kept, and the answer is told behind them."""
+    scorer.revise, scorer.times_revised, told = True, 1000, []
+    with gateway_to(scorer.address, {"batch_rows": 1, "answers_rows_max": 10}, sink=told.append) as gateway:
+        for moment in (7, 8, 9):
+            send(gateway, range(moment, moment + 1))
+            assert gateway.flush(10)
+        assert (gateway.counters.revised_rows, gateway.counters.dropped_answers) == (20, 1980)
+    rows = [(delivery.revision, delivery.scores.times[0]) for delivery in told]
+    assert rows == [(False, 7), *[(True, 7)] * 10, (False, 8), *[(True, 8)] * 10, (False, 9)]
+
+
 def test_unfetched_answers_are_bounded_and_counted(scorer: Any) -> None:
     with gateway_to(scorer.address, {"batch_rows": 1, "answers_rows_max": 10}) as gateway:
         send(gateway, range(30))
