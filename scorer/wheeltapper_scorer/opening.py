@@ -29,6 +29,10 @@ class Speaker:
     reasons_always: bool
     durable: bool
 
+    @property
+    def needs_features(self) -> bool:
+        return self.want_features or self.reasons_top > 0
+
 
 def speaker(message: scoring_pb2.Open, known_classes: Sequence[str], settings: Settings) -> Speaker:
     """The speaker of a first Open. Raises CallError with the reason why it may not speak."""

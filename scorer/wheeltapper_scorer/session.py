@@ -17,14 +17,13 @@ from wheeltapper_proto import scoring_pb2
 
 from wheeltapper_scorer import kept_answers, opening, wire
 from wheeltapper_scorer.answer_memory import Asked, Body, Named, Told, asked
+from wheeltapper_scorer.binding import Binding, bind
 from wheeltapper_scorer.faults import CallError, Reason
 from wheeltapper_scorer.handles import UNKNOWN, Handles
 from wheeltapper_scorer.resume import ResumePoints
 from wheeltapper_scorer.settings import Settings
-from wheeltapper_scorer.switch import Switch
+from wheeltapper_scorer.switch import StreamSwitch, Switch
 from wheeltapper_scorer.wire import Events, Readings, Scores
-
-_EXPLAINED_ROWS_MAX = 256  # of a block of which every row is explained, which costs more than scoring it
 
 
 class Answered(NamedTuple):
@@ -54,13 +53,12 @@ class Session:
         self._settings = settings
         self._points = points
         self._assets = Handles()
-        self._speaker: opening.Speaker | None = None
         self._is_call = is_call
-        self._release = -1
-        self._switch = switch or Switch()
-        self._switch_version = self._switch.version
-        self._off = np.zeros(1, dtype=np.bool_)  # by handle: switched off by an operator; the last: beyond them
-        self._is_any_off = False
+        self._speaker: opening.Speaker | None = None  # with the first Open, and the three below with it
+        self._bound: Binding
+        self._shown: tuple[Any, ...]  # the columns that the gateway was told of last
+        self._switch: StreamSwitch
+        self._fleet_switch = switch or Switch()
 
     def open(self, message: scoring_pb2.Open) -> scoring_pb2.Opened:
         """Open the stream, or add assets to it. Nothing is changed where it raises CallError."""
@@ -75,9 +73,11 @@ class Session:
         ids = opening.asset_ids(message, self._settings)
         statics = opening.statics(spec, message)
         self._add_assets(told.asset_class, ids, statics)
-        self._speaker = told
-        self._bind()
-        return self._opened(self._assets.of(ids), self._named)
+        if first is None:
+            self._speaker = told
+            self._switch = StreamSwitch(self._fleet_switch, told.asset_class, self._assets.ids)
+        self._bound = bind(self._fleet, told, self._settings)
+        return self._opened(self._assets.of(ids), self._bound.named)
 
     def score(self, block: Readings, now_us: int, recall: bool = True, remember: bool = True) -> Answered:
         """Every row answered, in order: as before, where the block was answered before. Raises CallError NOT_OPENED or
@@ -87,28 +87,23 @@ class Session:
         handles, times = _fit(block.handles, rows_count), _fit(block.times, rows_count)
         sensors = len(told.sensors)
         if len(block.handles) != len(block.times) or len(block.values) != rows_count * sensors:
-            blank = self._blank(block.sequence, handles, times, scoring_pb2.ROW_STATUS_WRONG_WIDTH)
-            return self._said(self._announced(), [], blank, now_us)
+            return self._wrong_width(block.sequence, handles, times, now_us)
         rows = self.rows_of(handles)
         question = self._asked(Body.READINGS, block, rows, times, block.values)
         if recall and (known := self._known(question, handles)) is not None:
             return known
         reopened = self._announced()
-        values = block.values.reshape(rows_count, sensors)
-        if not self._is_in_order:
-            sent, values = values, np.full((rows_count, self._width), np.nan, dtype=np.float32)
-            values[:, self._columns] = sent
         answers = self._fleet.score(
             told.asset_class,
             rows,
             times,
-            values,
+            self._bound.placed(block.values.reshape(rows_count, sensors)),
             now_us,
             historical=block.historical,
-            want_features=self._needs_features,
+            want_features=told.needs_features,
             repeated=self._points.taken(told.gateway, told.epoch, block.sequence),
         )
-        self._silence(answers, handles)
+        self._switch.apply(answers, handles)
         revisions = self._revisions(block.sequence, answers.revisions)
         answered = self._said(reopened, revisions, self._scores(block.sequence, handles, answers), now_us)
         if remember:
@@ -120,15 +115,14 @@ class Session:
         told, rows_count = self._accept(block)
         handles, times = _fit(block.handles, rows_count), _fit(block.times, rows_count)
         if not len(block.handles) == len(block.times) == len(block.codes):
-            blank = self._blank(block.sequence, handles, times, scoring_pb2.ROW_STATUS_WRONG_WIDTH)
-            return self._said(self._announced(), [], blank, now_us)
+            return self._wrong_width(block.sequence, handles, times, now_us)
         rows = self.rows_of(handles)
         question = self._asked(Body.EVENTS, block, rows, times, block.codes)
         if recall and (known := self._known(question, handles)) is not None:
             return known
         reopened = self._announced()
-        answer = self._blank(block.sequence, handles, times, scoring_pb2.ROW_STATUS_TAKEN)
-        listed = block.codes < len(self._codes)
+        answer = self._bound.blank(block.sequence, handles, times, scoring_pb2.ROW_STATUS_TAKEN)
+        listed = block.codes < len(self._bound.codes)
         answer.status[~listed] = scoring_pb2.ROW_STATUS_UNKNOWN_CODE
         answer.status[rows == UNKNOWN] = scoring_pb2.ROW_STATUS_UNKNOWN_HANDLE
         chosen = np.flatnonzero(listed & (rows != UNKNOWN))
@@ -136,9 +130,9 @@ class Session:
             told.asset_class,
             rows[chosen],
             times[chosen],
-            self._codes[block.codes[chosen]],
+            self._bound.codes[block.codes[chosen]],
             now_us,
-            want_features=self._needs_features,
+            want_features=told.needs_features,
             repeated=self._points.taken(told.gateway, told.epoch, block.sequence),
         )
         answer.status[chosen] = taken.status
@@ -146,6 +140,13 @@ class Session:
         if remember:
             self._remember(question, answered)
         return answered
+
+    def _wrong_width(
+        self, sequence: int, handles: NDArray[np.uint32], times: NDArray[np.int64], now_us: int
+    ) -> Answered:
+        reopened = self._announced()  # first: the answer has the columns that it tells of
+        blank = self._bound.blank(sequence, handles, times, scoring_pb2.ROW_STATUS_WRONG_WIDTH)
+        return self._said(reopened, [], blank, now_us)
 
     def answered(self, sequence: int) -> None:
         """The answer of a block has left: the gateway may resume after it."""
@@ -165,44 +166,21 @@ class Session:
             raise CallError(Reason.CAPACITY, f"{error}; another scorer must take these assets") from error
         assets.add(fresh_ids, rows)
 
-    def _bind(self) -> None:
-        """Look up what the serving release says of this stream's names."""
-        told = self._told()
-        opening.check_class(told.asset_class, self._fleet.class_names())
-        spec = self._fleet.spec(told.asset_class)
-        self._release = self._fleet.release
-        self._width = len(spec.sensors)
-        self._columns = opening.sensor_columns(spec, told.sensors)
-        self._is_in_order = np.array_equal(self._columns, np.arange(self._width))  # nothing has to be moved
-        self._codes = np.array([self._fleet.event_code(told.asset_class, c) for c in told.event_codes], dtype=np.int64)
-        self._outputs = self._fleet.outputs(told.asset_class)
-        self._needs_features = told.want_features or told.reasons_top > 0
-        self._features = self._fleet.features(told.asset_class) if self._needs_features else []
-        wanted = told.want_features, told.reasons_top, told.reasons_always
-        self._named = Named(self._release, self._fleet.pack.sha256, tuple(self._outputs), tuple(self._features), wanted)
-        features = len(self._features) if told.want_features else 0
-        reasons = told.reasons_top * len(self._outputs)
-        self._rows_max = rows_max(len(told.sensors), len(self._outputs), features, reasons, self._settings)
-        if reasons and told.reasons_always:
-            self._rows_max = min(self._rows_max, _EXPLAINED_ROWS_MAX)
-
     def _announced(self) -> scoring_pb2.Opened | None:
         """Bind again where a new release serves; what the gateway must hear of it, if its columns are other ones."""
-        if self._release != self._fleet.release:
-            self._bind()
-        return self._other_columns(self._named)
+        if self._bound.release != self._fleet.release:
+            self._bound = bind(self._fleet, self._told(), self._settings)
+        return self._other_columns(self._bound.named)
 
     def _other_columns(self, named: Named) -> scoring_pb2.Opened | None:
         """What must be said before an answer of these columns; None where the gateway knows them already."""
-        if self._shown == (named.outputs, named.features, self._rows_max):
+        if self._shown == (named.outputs, named.features, self._bound.rows_max):
             return None
         return self._opened(np.arange(len(self._assets.ids)), named)
 
     def _opened(self, handles: NDArray[np.int64], named: Named) -> scoring_pb2.Opened:
         told = self._told()
-        sent = set(told.sensors)
-        spec = self._fleet.spec(told.asset_class)
-        self._shown = named.outputs, named.features, self._rows_max
+        self._shown = named.outputs, named.features, self._bound.rows_max
         return scoring_pb2.Opened(
             handles=handles.tolist(),
             release=named.release,
@@ -210,8 +188,8 @@ class Session:
             resume_sequence=self._points.resume(told.gateway, told.epoch, told.durable),
             outputs=named.outputs,
             features=named.features,
-            missing_sensors=[sensor.name for sensor in spec.sensors if sensor.name not in sent],
-            rows_max=self._rows_max,
+            missing_sensors=self._bound.missing,
+            rows_max=self._bound.rows_max,
             levels=self._fleet.levels(told.asset_class, self._assets.rows[handles]).tolist(),
         )
 
@@ -228,13 +206,13 @@ class Session:
         who = self._told()
         if question is None:
             return None
-        told = self._points.answers.find(who.gateway, who.epoch, question, self._named.wanted)
+        told = self._points.answers.find(who.gateway, who.epoch, question, self._bound.named.wanted)
         if told is None:
             return None
         revisions = [kept_answers.scores_of(one, told.named) for one in told.revisions]
         mine = [one._replace(handles=self._assets.of_rows(one.handles.astype(np.int64))) for one in revisions]
         scores = kept_answers.scores_of(told.scores, told.named)._replace(handles=handles)
-        *heard, last = [self._hushed(one) for one in (*mine, scores)]
+        *heard, last = [self._switch.applied(one) for one in (*mine, scores)]
         return self._said(self._other_columns(told.named), heard, last, told.clock_us, again=True)
 
     def _remember(self, question: Asked | None, answered: Answered) -> None:
@@ -243,7 +221,7 @@ class Session:
             return
         who = self._told()
         kept = tuple([wire.encode_scores(self._by_row(one)) for one in answered.revisions])
-        told = Told(*question, answered.clock_us, self._named, kept, answered.messages[-1])
+        told = Told(*question, answered.clock_us, self._bound.named, kept, answered.messages[-1])
         self._points.answers.keep(who.gateway, who.epoch, told)
 
     def _by_row(self, scores: Scores) -> Scores:
@@ -264,16 +242,6 @@ class Session:
             messages = (*[wire.encode_revisions(one) for one in revisions], wire.encode_scores(scores))
         return Answered(reopened, revisions, scores, messages, clock_us, again)
 
-    def _hushed(self, scores: Scores) -> Scores:
-        """The same answer; an asset that was switched off since is not scored."""
-        off = self._off_of(scores.handles)
-        if off is None or not off.any():
-            return scores
-        names = ("status", "values", "levels", "alarms")
-        own = scores._replace(**{name: getattr(scores, name).copy() for name in names}, reasons=None)
-        silence(own, off)
-        return own
-
     def _told(self) -> opening.Speaker:
         if self._speaker is None:
             raise CallError(Reason.NOT_OPENED, "expected Open as the first message; found a block")
@@ -283,10 +251,11 @@ class Session:
         """Who speaks, and how many rows must be answered: one per handle or time, whichever are more."""
         told = self._told()
         rows_count = max(len(block.handles), len(block.times))
-        if rows_count > self._rows_max:
+        if rows_count > self._bound.rows_max:
             raise CallError(
                 Reason.BLOCK_TOO_LARGE,
-                f"expected at most {self._rows_max:,} rows in a block, as Opened.rows_max says; found {rows_count:,}",
+                f"expected at most {self._bound.rows_max:,} rows in a block, as Opened.rows_max says; "
+                f"found {rows_count:,}",
             )
         return told, rows_count
 
@@ -294,32 +263,19 @@ class Session:
         """The fleet's rows of handles, −1 where this stream has none."""
         return self._assets.rows_of(handles)
 
-    def _off_of(self, handles: NDArray[np.uint32]) -> NDArray[np.bool_] | None:
-        """Which of the handles are of assets that an operator has switched off; None where none of the stream's is."""
-        ids, switch = self._assets.ids, self._switch
-        if self._switch_version != switch.version or len(self._off) != len(ids) + 1:
-            self._switch_version = switch.version
-            self._off = np.append(switch.off(self._told().asset_class, ids), False)
-            self._is_any_off = bool(self._off.any())
-        return self._off.take(handles, mode="clip") if self._is_any_off else None
-
-    def _silence(self, answers: Answers, handles: NDArray[np.uint32]) -> None:
-        if (off := self._off_of(handles)) is not None:
-            silence(answers, off)
-
     def _revisions(self, sequence: int, answers: Answers | None) -> list[Scores]:
         """Blocks of at most rows_max rows, so that none passes the message limit."""
         if answers is None or len(answers.rows) == 0:
             return []
         handles = self._assets.of_rows(answers.rows)
-        self._silence(answers, handles)
+        self._switch.apply(answers, handles)
         whole = self._scores(sequence, handles, answers)
-        return [whole.cut(i, i + self._rows_max) for i in range(0, len(answers.rows), self._rows_max)]
+        return [whole.cut(i, i + self._bound.rows_max) for i in range(0, len(answers.rows), self._bound.rows_max)]
 
     def _scores(self, sequence: int, handles: NDArray[np.uint32], answers: Answers) -> Scores:
         return Scores(
             sequence,
-            self._release,
+            self._bound.release,
             handles,
             answers.times,
             answers.status,
@@ -337,39 +293,6 @@ class Session:
             return None
         which = np.ones(answers.values.shape, dtype=np.bool_) if told.reasons_always else None
         return self._fleet.reasons(told.asset_class, answers, told.reasons_top, which)
-
-    def _blank(self, sequence: int, handles: NDArray[np.uint32], times: NDArray[np.int64], status: int) -> Scores:
-        """The answer of rows that have no scores."""
-        n, outputs = len(handles), len(self._outputs)
-        features = np.full((n, len(self._features)), np.nan, dtype=np.float32) if self._told().want_features else None
-        return Scores(
-            sequence,
-            self._release,
-            handles,
-            times,
-            np.full(n, status, dtype=np.uint8),
-            np.full((n, outputs), np.nan, dtype=np.float32),
-            np.zeros((n, outputs), dtype=np.uint8),
-            np.zeros((n, outputs), dtype=np.uint8),
-            np.zeros(n, dtype=np.uint8),
-            features,
-        )
-
-
-def silence(answers: Answers | Scores, off: NDArray[np.bool_]) -> None:
-    """Answer rows of assets that are switched off as such. Their windows have taken the readings in, so that an asset
-    that is switched on again is scored as if nothing had been."""
-    if off.any():
-        answers.status[off] = scoring_pb2.ROW_STATUS_BLOCKED
-        answers.values[off] = np.nan
-        answers.levels[off] = 0
-        answers.alarms[off] = 0
-
-
-def rows_max(sensors: int, outputs: int, features: int, reasons: int, settings: Settings) -> int:
-    """The most rows with which neither a block nor its answer passes the message limit; a tenth of it is left over."""
-    row_bytes = max(4 + 8 + 4 * sensors, 4 + 8 + 1 + 1 + 6 * outputs + 4 * features + 16 * reasons)
-    return max(1, min(settings.rows_max, settings.message_bytes_max * 9 // 10 // row_bytes))
 
 
 def _fit(column: NDArray[Any], rows_count: int) -> NDArray[Any]:

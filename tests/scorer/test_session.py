@@ -12,9 +12,10 @@ from wheeltapper.live import LiveFleet
 from wheeltapper.pack import Pack
 from wheeltapper_proto import scoring_pb2 as pb
 from wheeltapper_scorer.answer_memory import AnswerMemory
+from wheeltapper_scorer.binding import rows_max
 from wheeltapper_scorer.faults import CallError, Reason
 from wheeltapper_scorer.resume import ResumePoints
-from wheeltapper_scorer.session import Session, rows_max
+from wheeltapper_scorer.session import Session
 from wheeltapper_scorer.settings import Settings
 from wheeltapper_scorer.wire import Events, Readings, Scores
 
@@ -350,6 +351,23 @@ def test_a_swap_between_blocks_shows_in_release_and_columns(fleet, packs):
     assert third.reopened is not None
     assert (list(third.reopened.outputs), list(third.reopened.handles)) == (["failure"], [0])
     assert third.scores.values.shape == (1, 1)
+
+
+@pytest.mark.parametrize("of_events", [False, True])
+def test_a_bad_block_behind_a_swap_is_answered_in_the_columns_that_are_announced(fleet, packs, of_events):
+    """A gateway that reads other columns than it was told of can only hang up, and would come back with the block."""
+    session = session_of(fleet)
+    session.open(opening("a-1", event_codes=["error:e1"]))
+    for release, name, outputs in ((2, "narrow", 1), (3, "first", 2)):
+        fleet.swap(Pack.from_bytes(packs[name], KERNELS), release)
+        if of_events:
+            odd = Events(1, np.zeros(2, np.uint32), np.array([T0]), np.zeros(1, np.uint32))
+            answered = session.take_events(odd, LATER)
+        else:
+            answered = session.score(readings(1, [0], [0], [1.0]), LATER)
+        assert set(status(answered.scores)) == {"WRONG_WIDTH"}
+        assert answered.reopened.release == answered.scores.release == release
+        assert len(answered.reopened.outputs) == answered.scores.values.shape[1] == outputs
 
 
 def test_rows_max_keeps_messages_below_their_limit():
