@@ -263,7 +263,7 @@ def to_json(spec: FleetSpec | ClassSpec) -> dict[str, Any]:
     Settings that came after the first packs stand in it only where they are set, so that a fleet that does not use them
     keeps its digest, and its packs stay readable by the version before.
     """
-    document: dict[str, Any] = _plain(dataclasses.asdict(spec))
+    document: dict[str, Any] = _plain(spec)
     return document
 
 
@@ -304,8 +304,9 @@ def _costs(document: dict[str, Any]) -> Costs | None:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if item is not None or key not in _LATER}
+    if dataclasses.is_dataclass(value):
+        named = ((name, getattr(value, name)) for name in value.__dataclass_fields__)
+        return {name: _plain(item) for name, item in named if item is not None or name not in _LATER}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, float) and value in (float("inf"), float("-inf")):
