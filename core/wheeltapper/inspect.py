@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wheeltapper_command.progress import Progress
@@ -26,13 +27,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace, _progress: Progress) -> Outcome:
-    from wheeltapper.pack import open_pack  # noqa: PLC0415  a verb imports what it needs when it runs
+    from wheeltapper.durable import sha256_of  # noqa: PLC0415  a verb imports what it needs when it runs
+    from wheeltapper.pack import open_pack  # noqa: PLC0415
 
     pack = open_pack(options.pack)
     if options.asset is not None:
         result = describe_asset(pack, options.asset)
         return Outcome(result, _asset_text(result))
-    result = describe(pack)
+    result = {"file_sha256": sha256_of(Path(options.pack)), **describe(pack)}
     return Outcome(result, _text(result))
 
 
@@ -170,6 +172,7 @@ def _text(result: Mapping[str, Any]) -> str:
         f"Pack {result['sha256'][:16]}… of fleet {result['fleet']}: {result['assets']:,} assets, "
         f"{result['heads']:,} heads, {result['trees']:,} trees, "
         f"{_size(result['bytes'])} ({_size(result['bytes_per_head'])} a head)",
+        f"in a registry, packs/{result['file_sha256']}",
         "",
         table(
             ["class", "level", "heads", "trees", "nodes", "node bytes a head"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 
 import pytest
@@ -32,6 +33,8 @@ def test_a_pack_in_numbers(path):
     result = json.loads(json.dumps(outcome.result, allow_nan=False))
     assert (result["assets"], result["heads"], result["bytes"]) == (3, 6, path.stat().st_size)
     assert result["bytes_per_head"] == pytest.approx(path.stat().st_size / 6, abs=0.1)
+    assert result["file_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert result["sha256"] == path.read_bytes()[-32:].hex()
     assert result["lineage"]["versions"] == {"numpy": "2"}
     pump, fan = result["classes"]
     assert [(level["level"], level["heads"]) for level in pump["levels"]] == [("fleet", 0), ("class", 2), ("asset", 1)]
@@ -41,7 +44,14 @@ def test_a_pack_in_numbers(path):
     assert sum(level["trees"] for one in result["classes"] for level in one["levels"]) == result["trees"]
     assert sum(level["nodes"] for one in result["classes"] for level in one["levels"]) == result["nodes"]
     assert pump["reasons"] == {"OWN_HEAD_KEPT": 1, "NO_EVENTS": 1, "DID_NOT_BEAT_CLASS": 2}
-    for words in ("3 assets, 6 heads", "failure:seal", "0.400", "rmse 12.5", "versions.numpy"):
+    for words in (
+        f"packs/{result['file_sha256']}",
+        "3 assets, 6 heads",
+        "failure:seal",
+        "0.400",
+        "rmse 12.5",
+        "versions.numpy",
+    ):
         assert words in outcome.text
 
 
