@@ -1,7 +1,7 @@
 """Histories of a scorer whose process, machine, disk and lines fail between any two steps, without network or files.
 
 The real service, sessions, journal and snapshots run on a disk in memory, in a time of their own, and talk to gateways
-in memory. A history is a function of its seed: `trace` is all that happened, the same whenever it is told again.
+in memory. A history is a function of its plan: `trace` is all that happened, the same whenever it is told again.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections import Counter
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from drowned_disk import DrownedDisk, PowerCutError
 from seeded_time import SeededTime
-from sites import Caller, Site, blocks_of, sites_of
+from sites import MINUTES, Caller, Site, blocks_of, sites_of
 from undisturbed import PACKS, Taken, compare
 from wheeltapper.live import LiveFleet
 from wheeltapper_proto import scoring_pb2 as pb
@@ -30,6 +30,7 @@ from wheeltapper_scorer.settings import Settings
 SETTINGS = Settings(state=Path("in memory"), segment_bytes_max=6_000, journal_retry_s=0.001, gather_s=0.0)
 LIFE_S_MAX = 60.0  # of its own time
 CRASHES = 6  # of a history, at most
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS)
 TOLD_MAX = 400  # lines of a history that failed
 
 
@@ -127,58 +128,106 @@ class Life:
         self.fleet.swap(PACKS[2], 2)
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a life ends, and how its disk fails before that."""
+
+    cut_after: int = 0  # steps of the disk until the scorer is killed; 0: it is not
+    is_power_cut: bool = True  # the machine is killed with it: what was not synced is gone
+    stop_after_s: float = -1.0  # until it is told to stop; −1: nobody does
+    fails_after: int = 0  # steps of the disk until it fails …
+    fails_for: int = 0  # … for so many steps …
+    error: int = errno.ENOSPC  # … in this way
+
+
+class Gateway(NamedTuple):
+    """Its ack is DURABLE, or SCORED; its line breaks now and then, or never."""
+
+    is_durable: bool = True
+    breaks: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a history follows from. One that failed fails again, and a shorter one may show why."""
+
+    seed: int = 0  # of readings, of time, and of what a disk keeps
+    minutes: int = MINUTES  # of readings
+    gateways: tuple[Gateway, ...] = (Gateway(),)  # three at most; all durable where a disk fails
+    calls: bool = True  # somebody uses single calls
+    ends: tuple[End, ...] = ()  # of all lives but the last
+
+    def has_failing_disk(self) -> bool:
+        """Of gateways at ack=SCORED it would keep what it likes, so there are none."""
+        return any(end.fails_for for end in self.ends)
+
+
+def plan_of(seed: int) -> Plan:
+    """A long history: every second one has a failing disk."""
+    rng = random.Random(f"plan {seed}")
+    has_failing_disk = rng.random() < 0.5
+    ends = []
+    for _ in range(CRASHES):
+        is_stopped = rng.random() < 0.3
+        ends.append(
+            End(
+                cut_after=0 if is_stopped else rng.randrange(1, 60),
+                is_power_cut=rng.random() < 0.7,
+                stop_after_s=rng.expovariate(50.0) if is_stopped else -1.0,
+                fails_after=rng.randrange(60),
+                fails_for=rng.randrange(1, 6) if has_failing_disk and rng.random() < 0.5 else 0,
+                error=rng.choice(ERRORS),
+            )
+        )
+    gateways = tuple(Gateway(rng.random() < 0.5, rng.random() < 0.5) for _ in range(3))
+    return Plan(seed, gateways=gateways, ends=tuple(ends))
+
+
 @dataclass
 class History:
-    """What became of a seed: how often what was seen, and all that happened, step by step."""
+    """What became of a plan: how often what was seen, and all that happened, step by step."""
 
     seen: Counter[str]
     trace: list[str]
 
 
-def history(seed: int, lies: bool = False) -> History:
-    """Crashes at random steps until all blocks of all sites are settled; then the bytes are compared.
+def history(plan: Plan, lies: bool = False) -> History:
+    """Life after life until all blocks of all sites are settled; then the bytes are compared.
 
-    Raises AssertionError where anything is not as in an undisturbed scorer; seed and trace are noted on what is raised.
+    Raises AssertionError where anything is not as in an undisturbed scorer; plan and trace are noted on what is raised.
     """
-    disk = DrownedDisk(random.Random(seed), lies)
+    disk = DrownedDisk(random.Random(plan.seed), lies)
     try:
-        return History(_lives(seed, disk), disk.trace)
+        return History(_lives(plan, disk), disk.trace)
     except Exception as error:
-        error.add_note("\n".join([f"seed {seed}, lies={lies}, at the end of", *disk.trace[-TOLD_MAX:]]))
+        error.add_note("\n".join([f"{plan}, lies={lies}, at the end of", *disk.trace[-TOLD_MAX:]]))
         raise
 
 
-def _lives(seed: int, disk: DrownedDisk) -> Counter[str]:
-    """Every second history has a failing disk; the others have gateways at ack=SCORED, of which a failing disk would
-    keep what it likes."""
-    rng, time, seen = disk.rng, SeededTime(seed), Counter[str]()
-    sites = sites_of(rng, disk.trace)
-    caller = Caller("calls", blocks_of(rng), disk.trace)
-    has_failing_disk = rng.random() < 0.5
-    for site in sites:
-        site.durable = has_failing_disk or rng.random() < 0.5
-        site.cuts = random.Random(f"lines of {site.name} {seed}") if rng.random() < 0.5 else None
+def _lives(plan: Plan, disk: DrownedDisk) -> Counter[str]:
+    rng, time, seen = disk.rng, SeededTime(plan.seed), Counter[str]()
+    sites = sites_of(rng, disk.trace, plan.minutes)[: len(plan.gateways)]
+    callers = [Caller("calls", blocks_of(rng, plan.minutes), disk.trace)] if plan.calls else []
+    for site, gateway in zip(sites, plan.gateways, strict=True):
+        site.durable = gateway.is_durable or plan.has_failing_disk()
+        site.cuts = random.Random(f"lines of {site.name} {plan.seed}") if gateway.breaks else None
     durable, taken = [site for site in sites if site.durable], [Taken(site) for site in sites if not site.durable]
-    everybody, whole, life = [*sites, caller], True, None
+    everybody, whole, life, ends = [*sites, *callers], True, None, list(plan.ends)
     while not all(one.done for one in everybody):
-        life, ends = Life(disk, time, seen), seen["lives"] < CRASHES
-        if ends and rng.random() < 0.3:
-            life.stop_after_s = rng.expovariate(50.0)
-        elif ends:
-            disk.cut_at = disk.steps + rng.randrange(1, 60)
-        begin = disk.steps + rng.randrange(60)
-        if has_failing_disk and rng.random() < 0.5:
-            disk.fails = range(begin, begin + rng.randrange(1, 6))
-            disk.error = rng.choice((errno.ENOSPC, errno.EIO, errno.EROFS))
+        end = ends.pop(0) if ends else End()
+        life = Life(disk, time, seen, stop_after_s=end.stop_after_s)
+        disk.cut_at = disk.steps + end.cut_after if end.cut_after else -1
+        disk.fails = range(disk.steps + end.fails_after, disk.steps + end.fails_after + end.fails_for)
+        disk.error = end.error
         time.run(life.run(everybody, taken, whole))
         whole = not disk.dead
-        disk.power_on(keep_unsynced=rng.random() < 0.3)  # what was stopped in time survives a power cut as well
+        disk.power_on(keep_unsynced=not end.is_power_cut)  # what was stopped in time survives a power cut as well
     again = recover(disk, PACKS[1], 1, lambda number, _: PACKS[number], SETTINGS)
     for one in taken:
-        one.comes_back(again.fleet, whole=True)
+        one.comes_back(again.fleet, whole)
     for fleet in (life.fleet, again.fleet) if life is not None and life.fleet is not None else ():
         compare(fleet, durable)
-        compare(fleet, [caller], every=False)
+        compare(fleet, callers, every=False)
     for site in durable:
         assert again.points.resume(site.name, 1, durable=True) == len(site.blocks), f"{site.name} has lost blocks"
     raised = sum(pb.ALARM_STATE_RAISED in one[5] for site in sites for told in site.answers.values() for one in told)
@@ -187,7 +236,7 @@ def _lives(seed: int, disk: DrownedDisk) -> Counter[str]:
         repeated=sum(site.repeated for site in sites),
         cut=sum(site.cut for site in sites),
         lost=sum(one.lost for one in taken),
-        calls=len(caller.answers),
+        calls=sum(len(caller.answers) for caller in callers),
         raised=raised,
     )
     return seen

@@ -197,14 +197,14 @@ def answer_of(block: pb.ScoreBlock) -> Answer:
     return handles, times, block.status, values, block.levels, block.alarms, block.health, features
 
 
-def sites_of(rng: random.Random, trace: list[str] | None = None) -> list[Site]:
+def sites_of(rng: random.Random, trace: list[str] | None = None, minutes: int = MINUTES) -> list[Site]:
     """Three gateways of three assets: readings of each minute, some missing, some two minutes late, and events."""
     trace = [] if trace is None else trace
-    return [Site(name, blocks_of(rng), trace) for name in ("north", "south", "west")]
+    return [Site(name, blocks_of(rng, minutes), trace) for name in ("north", "south", "west")]
 
 
-def blocks_of(rng: random.Random) -> list[pb.StreamRequest]:
-    rows = [(asset, minute) for minute in range(MINUTES) for asset in range(ASSETS) if rng.random() < 0.9]
+def blocks_of(rng: random.Random, minutes: int = MINUTES) -> list[pb.StreamRequest]:
+    rows = [(asset, minute) for minute in range(minutes) for asset in range(ASSETS) if rng.random() < 0.9]
     rows.sort(key=lambda row: row[1] + (rng.randrange(3) if rng.random() < 0.2 else 0))
     blocks = []
     while rows:

@@ -16,9 +16,11 @@ from collections import Counter
 
 import pytest
 from drowned_disk import DrownedDisk
+from hypothesis import find, given, settings
+from hypothesis import strategies as st
 from seeded_time import SeededTime
-from simulation import SETTINGS, Life, Threads, history
-from sites import sites_of
+from simulation import CRASHES, ERRORS, SETTINGS, End, Gateway, Life, Plan, Threads, history, plan_of
+from sites import MINUTES, sites_of
 from undisturbed import PACKS, compare, compare_rows
 from wheeltapper import warmth
 from wheeltapper.live import LiveFleet
@@ -29,24 +31,72 @@ from wheeltapper_scorer.segments import segments_of
 from wheeltapper_scorer.service import ScoringService
 
 
-@pytest.mark.parametrize("begin", range(0, 40, 10))
-def test_histories(begin: int) -> None:
+def test_histories() -> None:
     seen: Counter[str] = Counter()
-    for seed in range(begin, begin + 10):
-        seen += history(seed).seen
-    assert min(seen[name] for name in ("lives", "replayed", "repeated", "raised", "calls")) > 20, seen
-    assert min(seen[name] for name in ("snapshots", "cut", "stops", "lost")) > 2, seen
+    for seed in range(40):
+        seen += history(plan_of(seed)).seen
+    assert min(seen[name] for name in ("lives", "replayed", "repeated", "raised", "calls")) > 80, seen
+    assert min(seen[name] for name in ("snapshots", "cut", "stops", "lost")) > 8, seen
+
+
+def plans(minutes_max: int = MINUTES) -> st.SearchStrategy[Plan]:
+    """Histories of any length. Of one that fails Hypothesis finds a shorter one that fails."""
+    ends = st.builds(
+        End,
+        cut_after=st.integers(0, 60),
+        is_power_cut=st.booleans(),
+        stop_after_s=st.just(-1.0) | st.floats(0.0, 0.1),
+        fails_after=st.integers(0, 60),
+        fails_for=st.integers(0, 5),
+        error=st.sampled_from(ERRORS),
+    )
+    return st.builds(
+        Plan,
+        seed=st.integers(0, 2**32),
+        minutes=st.integers(1, minutes_max),
+        gateways=st.lists(st.builds(Gateway, st.booleans(), st.booleans()), min_size=1, max_size=3).map(tuple),
+        calls=st.booleans(),
+        ends=st.lists(ends, max_size=CRASHES).map(tuple),
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(plans())
+def test_any_history(plan: Plan) -> None:
+    history(plan)
+
+
+def test_of_a_history_that_fails_a_short_one_is_told() -> None:
+    """On a disk that lies what was stopped in time is gone: one gateway and one minute show it."""
+
+    def fails(plan: Plan) -> bool:
+        try:
+            history(plan, lies=True)
+        except AssertionError:
+            return True
+        return False
+
+    found = find(plans(8), fails, settings=settings(max_examples=100, database=None), random=random.Random(1))
+    assert (found.minutes, len(found.gateways), found.calls, found.ends) == (1, 1, False, ())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@settings(max_examples=2_000, deadline=None)
+@given(plans())
+def test_two_thousand_histories_of_which_a_short_one_is_told(plan: Plan) -> None:
+    history(plan)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_thousand_histories() -> None:
     for seed in range(1_000, 2_000):
-        history(seed)
+        history(plan_of(seed))
 
 
-def test_a_history_is_a_function_of_its_seed() -> None:
-    assert history(17).trace == history(17).trace
+def test_a_history_is_a_function_of_its_plan() -> None:
+    assert history(plan_of(17)).trace == history(plan_of(17)).trace
 
 
 def test_a_snapshot_holds_nothing_of_memory_that_nobody_wrote() -> None:
@@ -131,7 +181,7 @@ def test_a_disk_that_does_not_sync_is_found_out() -> None:
     lost = 0
     for seed in range(10):
         try:
-            history(seed, lies=True)
+            history(plan_of(seed), lies=True)
         except AssertionError:
             lost += 1
     assert lost > 0
