@@ -66,6 +66,7 @@ class Journal:
         self._segments = Segments(disk, recovered.segment)
         self._writer = threads or ThreadPoolExecutor(1, "wheeltapper journal")
         self._copier = threads or ThreadPoolExecutor(1, "wheeltapper snapshot")
+        self._recovered = recovered.reached  # the segment that this life goes on from
         self._segment = recovered.segment  # all segments before it are on disk, and their blocks acknowledged
         self._last = recovered.record  # number of the newest record
         self._stream = recovered.streams
@@ -80,8 +81,8 @@ class Journal:
         self._work, self._room, self._snapshot_due = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._room.set()
         self._failed: OSError | None = None
-        self._revivals = 0  # how often the journal works again after it failed
-        self._closing = False
+        self._gaps = self._bridged = 0  # how often it failed, and for how many of these a snapshot has made up
+        self._closing = self._is_hurried = False
         self._tasks: list[asyncio.Task[None]] = []
         if recovered.blocks:
             self._snapshot_due.set()
@@ -93,22 +94,37 @@ class Journal:
         except OSError as error:
             self._fail(error)
         else:
+            self._add(Kind.BASIS, 0, _basis(self._recovered), 0)
             self._begin_records(Kind.REOPEN)
         self._tasks.append(asyncio.create_task(self._write()))
 
-    async def close(self) -> None:
-        """Write and sync what is left, and end. Afterwards nothing can be appended."""
+    async def close(self, snapshot_s: float = 60.0) -> None:
+        """Write and sync what is left, and end. A disk that has failed is tried once more: with a snapshot, which may
+        take so many seconds, nothing is lost after all. Afterwards nothing can be appended."""
         self._closing = True
         self._work.set()
+        hurry = asyncio.get_running_loop().call_later(snapshot_s, self._hurry)
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        hurry.cancel()
+        if self.has_gap:
+            logs.warning("journal ends with a gap", lost="what was answered and not durable since the disk failed")
         with contextlib.suppress(OSError):
             await _on(self._writer, self._segments.give_up)
         self._writer.shutdown()
         self._copier.shutdown()
 
+    def _hurry(self) -> None:
+        self._is_hurried = True
+        self._work.set()
+
     @property
     def failed(self) -> bool:
         return self._failed is not None
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether something that was scored while the disk failed is neither in the journal nor yet in a snapshot."""
+        return self._bridged != self._gaps
 
     def check(self) -> None:
         """Raises CallError JOURNAL_FAILED while nothing can be made durable."""
@@ -199,14 +215,15 @@ class Journal:
             await self._work.wait()
             self._work.clear()
             if self._failed is not None:
-                if self._closing:
-                    break
                 await self._try_again()
+                if self._closing and self._failed is not None:
+                    break
                 continue
             await self._gather()
             records, self._pending, written_bytes = self._pending, [], self._pending_bytes
             self._pending_bytes, self._urgent = 0, False
-            ending = self._closing and not records
+            may_bridge = self.has_gap and not snapshots.done() and not self._is_hurried
+            ending = self._closing and not records and not may_bridge
             sync = self._wanted > self._synced or ending
             if not records and not sync:
                 continue
@@ -268,6 +285,7 @@ class Journal:
     def _fail(self, error: OSError) -> None:
         """Whoever waits is refused; what was on its way is forgotten, as it would be by a crash."""
         self._failed = error
+        self._gaps += 1
         self._counters.journal_failures += 1
         logs.warning("journal failed", reason=str(error))
         self._segments.give_up()
@@ -294,8 +312,8 @@ class Journal:
                 asyncio.get_running_loop().call_later(self._settings.journal_retry_s, self._work.set)
             return
         self._failed, self._segment = None, number
-        self._revivals += 1
         self._wanted = self._synced = self._last
+        self._add(Kind.BASIS, 0, _basis(None), 0)
         self._begin_records(Kind.OPEN)  # with attributes: their first Open may not have been kept
         self._snapshot_due.set()
         self._work.set()
@@ -305,18 +323,24 @@ class Journal:
         while True:
             await self._snapshot_due.wait()
             self._snapshot_due.clear()
+            if self._failed is not None:
+                continue  # a journal that works again asks for one, which then goes on in its new segment
             try:
                 await self._take_snapshot()
             except (OSError, CallError) as error:
                 logs.warning("snapshot failed", reason=str(error))
+                if self._closing:
+                    break
                 await asyncio.sleep(self._settings.journal_retry_s)
                 self._snapshot_due.set()
+            finally:
+                self._work.set()  # a journal that closes may be waiting for it
 
     async def _take_snapshot(self) -> None:
         """Copy between blocks, write on a thread of its own, and let go of what the journal needs no more."""
         self._since_snapshot_bytes = 0
         number, pack, began = self._segment, self._fleet.pack.sha256, asyncio.get_running_loop().time()
-        revivals = self._revivals
+        gaps = self._gaps
         classes = warmth.describe(self._fleet)
         head = head_of(self._fleet, classes, self._last, self._points.state())
         file = await _on(self._copier, SnapshotFile, self._disk, number, head)
@@ -331,11 +355,11 @@ class Journal:
             for answers in self._points.answers.state():
                 await _on(self._copier, _add_answers, file, *answers)
             await self._all_on_disk()  # an answer must not outlive the record that moved the windows
-            if self._revivals != revivals:  # some answers here are of blocks that a failure forgot: begin anew
+            if self._gaps != gaps:  # some answers here are of blocks that a failure forgot: begin anew
                 self._snapshot_due.set()
                 return
             await _on(self._copier, file.finish)
-            self._snapshot_bytes = file.size
+            self._snapshot_bytes, self._bridged = file.size, gaps
         finally:
             file.close()
         before = [one for one in snapshots_of(self._disk) if one < number]
@@ -343,6 +367,10 @@ class Journal:
         self._counters.snapshots += 1
         took_s = round(asyncio.get_running_loop().time() - began, 3)
         logs.info("snapshot", segment=number, assets=sum(len(state.assets) for state in classes), seconds=took_s)
+
+
+def _basis(segment: int | None) -> bytes:
+    return json.dumps({"after": segment}).encode()
 
 
 def _add_answers(file: SnapshotFile, *answers: Any) -> None:

@@ -49,6 +49,7 @@ class Recovered:
     points: ResumePoints
     record: int = 0
     segment: int = 1
+    reached: int = 0  # the segment up to which nothing is missing
     blocks: int = 0
     rows: int = 0
     unread_bytes: int = 0  # behind the valid beginning of a segment: a torn tail, or damage
@@ -87,6 +88,7 @@ class _Replay:
         )
         self._sessions: dict[int, tuple[Session, scoring_pb2.Open]] = {}
         self._position = -1
+        self._has_snapshot = self._is_behind_gap = False
         self._since: dict[str, NDArray[np.int64]] = {}
         self.found = Recovered(self._fleet(release, pack.sha256), points_of(settings))
 
@@ -94,8 +96,9 @@ class _Replay:
         segments = segments_of(self._disk)
         snapshots = snapshots_of(self._disk)
         first = self._restore(snapshots, segments)
-        for number in (one for one in segments if one >= first):
-            self._replay_segment(number)
+        self._has_snapshot, segments = first > 0, [one for one in segments if one >= first]
+        for place, number in enumerate(segments):
+            self._replay_segment(number, is_first=place == 0)
         self.found.segment = max([0, *segments, *snapshots]) + 1
         self.found.streams = max(self._sessions, default=0)
 
@@ -128,18 +131,31 @@ class _Replay:
         newest = max((int(since.max(initial=0)) for since in self._since.values()), default=0)
         self.found.record = max(self.found.record, restored.position, newest)
 
-    def _replay_segment(self, number: int) -> None:
+    def _replay_segment(self, number: int, is_first: bool) -> None:
         records = read_segment(self._disk, number)
+        self._is_behind_gap = not is_first and number - 1 != self.found.reached
         for record in records:
             self.found.record = max(self.found.record, record.number)
             try:
+                if record.kind == Kind.BASIS:
+                    self._is_behind_gap = self._lacks(json.loads(bytes(record.payload))["after"], is_first)
                 self._replay(record)
             except _FOREIGN as error:
                 self._warn(f"record {record.number} could not be replayed: {error}")
+        if self._is_behind_gap:
+            self._warn(f"segment {number} is behind a gap that no snapshot bridges: only what is durable comes back")
+        else:
+            self.found.reached = number
         unread = len(records.data) - records.valid
         if unread:
             self.found.unread_bytes += unread
             self._warn(f"segment {number} ends after {records.valid:,} bytes; {unread:,} behind it are torn or damaged")
+
+    def _lacks(self, after: int | None, is_first: bool) -> bool:
+        """Whether something is missing between what was replayed and a segment that goes on from segment `after`."""
+        if is_first:  # it goes on from the snapshot; without one nothing better is left
+            return after is None and not self._has_snapshot
+        return after != self.found.reached
 
     def _replay(self, record: Record) -> None:
         payload = bytes(record.payload)
@@ -190,6 +206,8 @@ class _Replay:
     def _block(
         self, session: Session, told: scoring_pb2.Open, block: wire.Readings | wire.Events, record: Record
     ) -> None:
+        if self._is_behind_gap and told.ack != scoring_pb2.ACK_LEVEL_DURABLE:
+            return  # its windows would be as they never were; without it they are as they were once
         since, is_whole = self._since.get(told.asset_class), True
         if since is not None:
             rows = session.rows_of(block.handles)

@@ -24,7 +24,7 @@ from wheeltapper_scorer.recovery import recover
 from wheeltapper_scorer.reload import Source, follow, obey
 from wheeltapper_scorer.resume import ResumePoints, points_of
 from wheeltapper_scorer.service import SERVICE, ScoringService
-from wheeltapper_scorer.settings import STOP_S, Settings, host_and_port
+from wheeltapper_scorer.settings import EXIT_S_MAX, STOP_S, Settings, host_and_port
 
 _KEEPALIVE_MS = 30_000  # a gateway that died without a word gives its stream back within a minute
 _KEEPALIVE_TIMEOUT_MS = 10_000
@@ -101,13 +101,14 @@ async def _run(
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((stopping, following, guarding), return_when=asyncio.FIRST_COMPLETED)
     logs.info("draining", within_s=settings.drain_s)
+    gone_by = loop.time() + EXIT_S_MAX - STOP_S / 2
     await doctor.enter_graceful_shutdown()
     left = await service.drain("the scorer is stopping", settings.drain_s)
     if left:
         logs.warning("cut off", streams=left)
     await server.stop(STOP_S / 2)
     if journal is not None:
-        await journal.close()
+        await journal.close(snapshot_s=max(0.0, gone_by - loop.time()))
     if stop_metrics is not None:
         await asyncio.to_thread(stop_metrics)
     tasks = (following, guarding, stopping)

@@ -67,16 +67,17 @@ class Life:
     swap_at: int = -1  # blocks settled until another release serves; −1: never
     stop_after_s: float = -1.0  # −1: nobody stops it
     fleet: LiveFleet | None = None
+    journal: Journal | None = None
 
     async def run(self, everybody: list[Site | Caller], taken: list[Taken] | None = None, whole: bool = False) -> None:
         """taken: what the life before took of sites at ack=SCORED, which is held against what comes back. Afterwards
-        `fleet` is what the process held."""
+        `fleet` is what the process held, and `journal` how it ended."""
         disk, counters = self.disk, Counters()
         recovered = recover(disk, PACKS[1], 1, lambda number, _: PACKS[number], SETTINGS)
         self.fleet = recovered.fleet
         for one in taken or []:
             one.comes_back(recovered.fleet, whole)
-        journal = Journal(disk, recovered, SETTINGS, counters, Threads(self.time))
+        journal = self.journal = Journal(disk, recovered, SETTINGS, counters, Threads(self.time))
         points, clock = recovered.points, self.time.clock()
         service = ScoringService(recovered.fleet, SETTINGS, counters, points, journal, clock=clock)
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # whatever a dying process complains of
@@ -153,13 +154,9 @@ class Plan:
 
     seed: int = 0  # of readings, of time, and of what a disk keeps
     minutes: int = MINUTES  # of readings
-    gateways: tuple[Gateway, ...] = (Gateway(),)  # three at most; all durable where a disk fails
+    gateways: tuple[Gateway, ...] = (Gateway(),)  # three at most
     calls: bool = True  # somebody uses single calls
     ends: tuple[End, ...] = ()  # of all lives but the last
-
-    def has_failing_disk(self) -> bool:
-        """Of gateways at ack=SCORED it would keep what it likes, so there are none."""
-        return any(end.fails_for for end in self.ends)
 
 
 def plan_of(seed: int) -> Plan:
@@ -209,7 +206,7 @@ def _lives(plan: Plan, disk: DrownedDisk) -> Counter[str]:
     sites = sites_of(rng, disk.trace, plan.minutes)[: len(plan.gateways)]
     callers = [Caller("calls", blocks_of(rng, plan.minutes), disk.trace)] if plan.calls else []
     for site, gateway in zip(sites, plan.gateways, strict=True):
-        site.durable = gateway.is_durable or plan.has_failing_disk()
+        site.durable = gateway.is_durable
         site.cuts = random.Random(f"lines of {site.name} {plan.seed}") if gateway.breaks else None
     durable, taken = [site for site in sites if site.durable], [Taken(site) for site in sites if not site.durable]
     everybody, whole, life, ends = [*sites, *callers], True, None, list(plan.ends)
@@ -220,7 +217,8 @@ def _lives(plan: Plan, disk: DrownedDisk) -> Counter[str]:
         disk.fails = range(disk.steps + end.fails_after, disk.steps + end.fails_after + end.fails_for)
         disk.error = end.error
         time.run(life.run(everybody, taken, whole))
-        whole = not disk.dead
+        assert life.journal is not None
+        whole = not disk.dead and not life.journal.has_gap
         disk.power_on(keep_unsynced=not end.is_power_cut)  # what was stopped in time survives a power cut as well
     again = recover(disk, PACKS[1], 1, lambda number, _: PACKS[number], SETTINGS)
     for one in taken:

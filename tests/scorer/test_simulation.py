@@ -15,13 +15,13 @@ import random
 from collections import Counter
 
 import pytest
-from drowned_disk import DrownedDisk
+from drowned_disk import DrownedDisk, _DrownedFile
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 from seeded_time import SeededTime
 from simulation import CRASHES, ERRORS, SETTINGS, End, Gateway, Life, Plan, Threads, history, plan_of
-from sites import MINUTES, sites_of
-from undisturbed import PACKS, compare, compare_rows
+from sites import ASSETS, MINUTES, Site, blocks_of, sites_of
+from undisturbed import PACKS, Reference, compare, compare_rows, state_of
 from wheeltapper import warmth
 from wheeltapper.live import LiveFleet
 from wheeltapper_scorer.counters import Counters
@@ -174,6 +174,99 @@ def test_a_failing_disk_ends_durable_streams_only_and_is_taken_up_again(error: i
     compare(
         again.fleet, [north, south, west]
     )  # what was not kept came with the snapshot that took the journal up again
+
+
+class CrampedDisk(DrownedDisk):
+    """It has room for a journal, and none for a snapshot."""
+
+    def create(self, name: str) -> _DrownedFile:
+        if name.startswith("snapshot"):
+            raise OSError(errno.ENOSPC, "no space for a snapshot")
+        return super().create(name)
+
+
+@pytest.mark.parametrize(
+    ("lives", "found"),
+    [
+        (
+            [[(0, 8, False), (8, 12, True), (12, 80, False)], [(80, 84, False)], [(84, 86, True), (86, 88, False)]],
+            [[(0, 8)], [(0, 8), (80, 84)], [(0, 8), (80, 84)]],
+        ),
+        ([[(0, 4, True), (4, 8, False)], [(8, 12, False)]], [[], [(8, 12)]]),
+    ],
+    ids=["later", "from the beginning"],
+)
+def test_without_a_snapshot_every_life_goes_on_from_before_the_gap(
+    lives: list[list[tuple[int, int, bool]]], found: list[list[tuple[int, int]]]
+) -> None:
+    """Of a gateway at ack=SCORED: what was answered while the disk failed is lost and what came behind it left out, in
+    the next life and in the one after, which has what the next one took."""
+    rng = random.Random(6)
+    disk, time = CrampedDisk(rng), SeededTime(6)
+    blocks, small = blocks_of(rng, minutes=100), dataclasses.replace(SETTINGS, segment_bytes_max=4_096)
+
+    async def life(parts: list[tuple[int, int, bool]]) -> bytes:
+        """Takes blocks from … to …, while the disk fails or not, and is killed. What it began with."""
+        recovered, counters = recover(disk, PACKS[1], 1, lambda *_: None, small), Counters()
+        begins = state_of(recovered.fleet, [f"north/{i}" for i in range(ASSETS)])
+        journal = Journal(disk, recovered, small, counters, Threads(time))
+        service = ScoringService(recovered.fleet, small, counters, recovered.points, journal, clock=time.clock())
+        disk.fails = range(1_000_000) if parts and parts[0][2] else range(0)
+        await journal.start()
+        for begin, end, fails in parts:
+            disk.fails = range(1_000_000) if fails else range(0)
+            while journal.failed and not fails:
+                await asyncio.sleep(0.001)
+            await Site("north", blocks[:end], disk.trace, durable=False, settled=begin).converse(service)
+            await asyncio.sleep(0.1)
+            assert journal.failed == fails
+        disk.dead = True
+        return begins
+
+    begins = []
+    for parts in [*lives, []]:
+        begins.append(time.run(life(parts)))
+        disk.power_on(keep_unsynced=True)
+    for began, parts in zip(begins[1:], found, strict=True):
+        reference = Reference("north")
+        for begin, end in parts:
+            for block in blocks[begin:end]:
+                reference.take(block)
+        assert began == reference.state()
+
+
+@pytest.mark.parametrize("snapshot_s", [60.0, 0.0])
+def test_a_disk_that_works_again_when_the_scorer_stops_loses_nothing(snapshot_s: float) -> None:
+    """It was full for a while and nobody has looked since: a last try and a snapshot keep what was answered meanwhile,
+    at ack=SCORED too. Where a scorer has no time for it, what was before the gap comes back, and the log says so."""
+    rng = random.Random(4)
+    sites, disk, time = sites_of(rng), DrownedDisk(rng), SeededTime(4)
+    settings = dataclasses.replace(SETTINGS, journal_retry_s=1_000.0)
+
+    async def story() -> Journal:
+        recovered, counters = recover(disk, PACKS[1], 1, lambda *_: None, settings), Counters()
+        journal = Journal(disk, recovered, settings, counters, Threads(time))
+        service = ScoringService(recovered.fleet, settings, counters, recovered.points, journal, clock=time.clock())
+        await journal.start()
+        for site in sites:
+            site.durable = False
+        await sites[0].converse(service)
+        disk.fails = range(disk.steps, disk.steps + 1_000_000)
+        await asyncio.gather(*[site.converse(service) for site in sites[1:]])
+        assert journal.failed
+        assert all(site.done for site in sites)
+        disk.fails = range(0)
+        await journal.close(snapshot_s)
+        return journal
+
+    kept = not time.run(story()).has_gap
+    disk.power_on(keep_unsynced=False)
+    again = recover(disk, PACKS[1], 1, lambda *_: None, settings)
+    assert kept == (snapshot_s > 0)
+    if kept:
+        compare(again.fleet, sites)
+    else:
+        compare_rows(again.fleet, LiveFleet(PACKS[1], 1), [f"{site.name}/0" for site in sites[1:]])
 
 
 def test_a_disk_that_does_not_sync_is_found_out() -> None:
