@@ -21,6 +21,7 @@ from wheeltapper_scorer.counters import Counters
 from wheeltapper_scorer.switch import Switch
 
 _RETRY_S_MAX = 60.0
+_BREATH_S = 0.01  # between two pieces of a reload, so that blocks which waited for one are gone before the next
 _WRITABLE = "--state must be a folder that this scorer may read and write"
 
 
@@ -85,6 +86,7 @@ class Stage:
     def load(self) -> Loaded:
         token = self.token()
         release = self._registry.resolve(self._name, self._entry)
+        time.sleep(_BREATH_S)
         pack = open_pack(release.pack_path, kernels=KERNELS)
         self._remember(release.moved_by.number)
         return Loaded(pack, release.number, token)
@@ -156,8 +158,11 @@ async def follow(
             if token == served or (token == failed and began < retry_at):
                 continue
             loaded = await asyncio.to_thread(source.load)
+            await asyncio.sleep(_BREATH_S)
+            prepared = await asyncio.to_thread(fleet.prepare, loaded.pack, loaded.release)
+            await asyncio.sleep(_BREATH_S)
             before, retired = fleet.release, [fleet.pack]
-            fleet.swap(await asyncio.to_thread(fleet.prepare, loaded.pack, loaded.release))
+            fleet.swap(prepared)
             await asyncio.to_thread(retired.clear)  # unmapping a large pack takes longer than a block may wait
         except (CommandError, OSError) as error:
             failures = failures + 1 if token == failed else 1

@@ -135,7 +135,7 @@ def test_a_thousand_swaps(running: Running, registry: Registry, packs, capsys: p
             f"{found[0].rss_kb / 1024:.0f} to {found[-1].rss_kb / 1024:.0f} MB"
         )
     assert found[-1].rss_kb < 1.1 * found[0].rss_kb
-    assert np.median(p99_ms[:, 1]) < 1.5 * np.median(p99_ms[:, 0])  # single pairs stray threefold, also without swaps
+    assert np.median(ratio) < 1.5  # single pairs stray threefold, also without swaps
 
 
 def test_a_prepared_swap_of_many_assets_does_not_hold_the_loop() -> None:
