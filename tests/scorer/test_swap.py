@@ -75,7 +75,7 @@ async def swap_under_load(
 ) -> list[Round]:
     """Rounds of SWAPS swaps each; in every second one they come before the calm. Every answer is checked.
 
-    every_s: from one swap to the next; 0: as fast as the scorer follows, about twelve a second.
+    every_s: from one swap to the next; 0: as fast as the scorer follows, about eight a second.
     """
     fleets = {n: LiveFleet(Pack.from_bytes(packs[name], KERNELS), n) for n, name in ((1, "first"), (2, "second"))}
     expected = references(fleets, STREAMS, ASSETS)
