@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Coroutine
 from typing import Any
@@ -55,18 +54,20 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        if self.refusing:
-            writer.transport.abort()
-            return
+        ends = {writer}
+        self._open.add(writer)  # before there is a way on: a cut must find a line that is being made
         try:
+            if self.refusing:
+                raise ConnectionRefusedError
             onward_reader, onward = await asyncio.open_connection(*self._target)
-        except OSError:
-            writer.transport.abort()
-            return
-        self._open |= {writer, onward}
-        with contextlib.suppress(OSError):
+            ends.add(onward)
+            self._open.add(onward)
             await asyncio.gather(self._pass(reader, onward), self._pass(onward_reader, writer))
-        self._open -= {writer, onward}
+        except OSError:  # what one end has lost, the other must hear of
+            for end in ends:
+                end.transport.abort()
+        finally:
+            self._open -= ends
 
     async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while chunk := await source.read(_CHUNK_BYTES):

@@ -1,20 +1,20 @@
 """What one more machine costs the driver: its plan, and what it sends to workers.
 
 `python -m benchmarks.training.growth FOLDER ASSETS` prints one JSON object: CPU seconds and peak memory of a process
-that plans a run of so many machines and pickles the tasks of a stage as Ray would.
+that plans a run of so many machines and packs the tasks of a stage with Ray's own serializer.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import pickle
 import resource
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from ray import cloudpickle  # what Ray itself sends tasks with
 from wheeltapper.config import fleet_toml
 from wheeltapper.spec import SplitSpec
 from wheeltapper_trainer.training import Order, plan
@@ -42,7 +42,8 @@ def measure(folder: Path, assets: int) -> dict[str, Any]:
     planning = time.process_time() - begin
     begin, largest = time.process_time(), 0
     for group in planned.groups:
-        largest = max(largest, len(pickle.dumps((planned.job, planned.history.excerpt(group.asset_ids)))))
+        task = planned.job, planned.history.excerpt(group.asset_ids)
+        largest = max(largest, len(cloudpickle.dumps(task)))  # type: ignore[no-untyped-call]
     tasks = time.process_time() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {

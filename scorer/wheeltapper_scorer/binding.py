@@ -65,6 +65,7 @@ def bind(fleet: LiveFleet, told: Speaker, settings: Settings) -> Binding:
     opening.check_class(told.asset_class, fleet.class_names())
     spec = fleet.spec(told.asset_class)
     columns, width = opening.sensor_columns(spec, told.sensors), len(spec.sensors)
+    sent = set(told.sensors)
     outputs = tuple(fleet.outputs(told.asset_class))
     features = tuple(fleet.features(told.asset_class)) if told.needs_features else ()
     wanted = told.want_features, told.reasons_top, told.reasons_always
@@ -72,7 +73,7 @@ def bind(fleet: LiveFleet, told: Speaker, settings: Settings) -> Binding:
     rows = rows_max(len(told.sensors), len(outputs), len(features) * told.want_features, reasons, settings)
     return Binding(
         named=Named(fleet.release, fleet.pack.sha256, outputs, features, wanted),
-        missing=tuple([sensor.name for sensor in spec.sensors if sensor.name not in told.sensors]),
+        missing=tuple([sensor.name for sensor in spec.sensors if sensor.name not in sent]),
         columns=columns,
         width=width,
         is_in_order=np.array_equal(columns, np.arange(width)),

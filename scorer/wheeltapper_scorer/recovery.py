@@ -133,7 +133,6 @@ class _Replay:
 
     def _replay_segment(self, number: int, is_first: bool) -> None:
         records = read_segment(self._disk, number)
-        self._is_behind_gap = not is_first and number - 1 != self.found.reached
         for record in records:
             self.found.record = max(self.found.record, record.number)
             try:

@@ -66,7 +66,9 @@ def test_cuts_delays_and_half_open_lines_lose_no_answer_and_no_revision(line: Pr
                 line.delay_seconds = rng.choice((0.0, 0.002))
                 line.cut()
             if i % 200 == 150:
+                assert gateway.flush(20), gateway.failure  # the line is up: what follows is sent, and swallowed
                 line.swallowing = True
+            if i % 200 == 170:
                 time.sleep(0.3)
                 line.swallowing = False
                 line.cut()
@@ -100,7 +102,7 @@ def test_a_line_that_breaks_for_ever_leaves_nothing(line: Proxy, tmp_path: Path)
                     time.sleep(0.001)
             line.refusing = False
             assert gateway.flush(20), gateway.failure
-            time.sleep(0.2)
+            time.sleep(0.2)  # gRPC's own threads end a moment after a call has
 
         wear(20)
         for _ in range(3):  # what is left behind grows every time; gRPC's threads that are under way do not

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def test_a_bucket_reads_as_the_folder_it_was_copied_from(store: str, tmp_path: P
     far = History.open(upload(tmp_path / "history", store, "pumps"), skip_unreadable=True)
     assert far.plan() == near.plan()
     assert far.span() == near.span()
-    excerpt = pickle.loads(pickle.dumps(far.excerpt(["pump-2", "pump-3"])))  # as it comes to a worker
+    excerpt = copy.deepcopy(far.excerpt(["pump-2", "pump-3"]))  # as it comes to a worker, with nothing of ours
     assert {a: History.of(excerpt).digest(a) for a in ("pump-2", "pump-3")} == {
         a: near.digest(a) for a in ("pump-2", "pump-3")
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
 import random
 import struct
 import tracemalloc
@@ -157,9 +159,7 @@ def test_a_replay_says_again_what_was_refused_at_first():
         (Kind.RELEASE, 0, releases[1]),
         (Kind.AGAIN, 1, raw_of(blocks[1])),
     ]
-    writer, file = Writer(1), disk.create(segment_name(1))
-    told = [Record(i + 1, kind, stream, LATER, raw) for i, (kind, stream, raw) in enumerate(records)]
-    file.append([writer.opening, *(part for one in told for part in writer.encode(one))])
+    journal_of(disk, {1: records})
     found = recover(disk, PACKS[1], 1, lambda number, _: PATIENT if number == 2 else PACKS[1], SETTINGS)
     expected = LiveFleet(PACKS[1], 1)
     session = session_of(expected)
@@ -170,6 +170,31 @@ def test_a_replay_says_again_what_was_refused_at_first():
     expected.swap(PATIENT, 2)
     expected.swap(PACKS[1], 1)
     compare_rows(found.fleet, expected, ["x", "y"])
+
+
+def test_a_journal_of_before_the_basis_goes_on_over_numbers_that_are_not_there():
+    """Where a disk failed, its scorer of then passed over segment 2: nothing says that anything is missing."""
+    disk, blocks = DrownedDisk(random.Random(1)), [block_of(1, 1), block_of(2, 2)]
+    told = json.dumps({"release": 1, "pack": PACKS[1].sha256}).encode()
+    begins = [(Kind.RELEASE, 0, told), (Kind.OPEN, 1, pb.StreamRequest(open=opening("x", "y")).SerializeToString())]
+    journal_of(disk, {n: [*begins, (Kind.BLOCK, 1, raw_of(one))] for n, one in zip((1, 3), blocks, strict=True)})
+    found = recover(disk, PACKS[1], 1, lambda *_: None, SETTINGS)
+    assert (found.blocks, found.warnings) == (2, 0)
+    expected = LiveFleet(PACKS[1], 1)
+    session = session_of(expected)
+    session.open(opening("x", "y"))
+    for block in blocks:
+        session.score(block, LATER)
+    compare_rows(found.fleet, expected, ["x", "y"])
+
+
+def journal_of(disk: DrownedDisk, segments: dict[int, list[tuple[int, int, bytes]]]) -> None:
+    """Write records (kind, stream, payload) of segments by number as a scorer would."""
+    number = itertools.count(1)
+    for segment, records in segments.items():
+        writer, file = Writer(segment), disk.create(segment_name(segment))
+        told = [Record(next(number), kind, stream, LATER, raw) for kind, stream, raw in records]
+        file.append([writer.opening, *(part for one in told for part in writer.encode(one))])
 
 
 def raw_of(block: wire.Readings) -> bytes:

@@ -24,10 +24,11 @@ from sites import ASSETS, MINUTES, Site, blocks_of, sites_of
 from undisturbed import PACKS, Reference, compare, compare_rows, state_of
 from wheeltapper import warmth
 from wheeltapper.live import LiveFleet
+from wheeltapper_proto import scoring_pb2 as pb
 from wheeltapper_scorer.counters import Counters
 from wheeltapper_scorer.journal import Journal
 from wheeltapper_scorer.recovery import recover
-from wheeltapper_scorer.segments import segments_of
+from wheeltapper_scorer.segments import segments_of, snapshot_name, snapshots_of
 from wheeltapper_scorer.service import ScoringService
 
 
@@ -177,12 +178,48 @@ def test_a_failing_disk_ends_durable_streams_only_and_is_taken_up_again(error: i
 
 
 class CrampedDisk(DrownedDisk):
-    """It has room for a journal, and none for a snapshot."""
+    """It has room for a journal, and none for more than so many snapshots."""
+
+    snapshots_max = 0
 
     def create(self, name: str) -> _DrownedFile:
-        if name.startswith("snapshot"):
+        if name.startswith("snapshot") and len(snapshots_of(self)) >= self.snapshots_max:
             raise OSError(errno.ENOSPC, "no space for a snapshot")
         return super().create(name)
+
+
+SMALL = dataclasses.replace(SETTINGS, segment_bytes_max=4_096)
+
+
+async def life(
+    disk: DrownedDisk, time: SeededTime, blocks: list[pb.StreamRequest], parts: list[tuple[int, int, bool]]
+) -> bytes:
+    """Of a scorer: it takes blocks from … to … of a gateway at ack=SCORED, while the disk fails or not, and is killed.
+    The windows and alarms that it began with."""
+    recovered, counters = recover(disk, PACKS[1], 1, lambda *_: None, SMALL), Counters()
+    begins = state_of(recovered.fleet, [f"north/{i}" for i in range(ASSETS)])
+    journal = Journal(disk, recovered, SMALL, counters, Threads(time))
+    service = ScoringService(recovered.fleet, SMALL, counters, recovered.points, journal, clock=time.clock())
+    disk.fails = range(1_000_000) if parts and parts[0][2] else range(0)
+    await journal.start()
+    for begin, end, fails in parts:
+        disk.fails = range(1_000_000) if fails else range(0)
+        while journal.failed and not fails:
+            await asyncio.sleep(0.001)
+        await Site("north", blocks[:end], disk.trace, durable=False, settled=begin).converse(service)
+        await asyncio.sleep(0.1)
+        assert journal.failed == fails
+    disk.dead = True
+    return begins
+
+
+def state_behind(blocks: list[pb.StreamRequest], *parts: tuple[int, int]) -> bytes:
+    """Windows and alarms of a scorer that took these blocks alone."""
+    reference = Reference("north")
+    for begin, end in parts:
+        for block in blocks[begin:end]:
+            reference.take(block)
+    return reference.state()
 
 
 @pytest.mark.parametrize(
@@ -203,36 +240,26 @@ def test_without_a_snapshot_every_life_goes_on_from_before_the_gap(
     the next life and in the one after, which has what the next one took."""
     rng = random.Random(6)
     disk, time = CrampedDisk(rng), SeededTime(6)
-    blocks, small = blocks_of(rng, minutes=100), dataclasses.replace(SETTINGS, segment_bytes_max=4_096)
-
-    async def life(parts: list[tuple[int, int, bool]]) -> bytes:
-        """Takes blocks from … to …, while the disk fails or not, and is killed. What it began with."""
-        recovered, counters = recover(disk, PACKS[1], 1, lambda *_: None, small), Counters()
-        begins = state_of(recovered.fleet, [f"north/{i}" for i in range(ASSETS)])
-        journal = Journal(disk, recovered, small, counters, Threads(time))
-        service = ScoringService(recovered.fleet, small, counters, recovered.points, journal, clock=time.clock())
-        disk.fails = range(1_000_000) if parts and parts[0][2] else range(0)
-        await journal.start()
-        for begin, end, fails in parts:
-            disk.fails = range(1_000_000) if fails else range(0)
-            while journal.failed and not fails:
-                await asyncio.sleep(0.001)
-            await Site("north", blocks[:end], disk.trace, durable=False, settled=begin).converse(service)
-            await asyncio.sleep(0.1)
-            assert journal.failed == fails
-        disk.dead = True
-        return begins
+    blocks = blocks_of(rng, minutes=100)
 
     begins = []
     for parts in [*lives, []]:
-        begins.append(time.run(life(parts)))
+        begins.append(time.run(life(disk, time, blocks, parts)))
         disk.power_on(keep_unsynced=True)
-    for began, parts in zip(begins[1:], found, strict=True):
-        reference = Reference("north")
-        for begin, end in parts:
-            for block in blocks[begin:end]:
-                reference.take(block)
-        assert began == reference.state()
+    assert begins[1:] == [state_behind(blocks, *parts) for parts in found]
+
+
+def test_where_the_snapshot_over_a_gap_is_damaged_what_stood_on_it_is_left_out() -> None:
+    rng = random.Random(8)
+    disk, time, blocks = CrampedDisk(rng), SeededTime(8), blocks_of(rng)
+    disk.snapshots_max = 1
+    for parts in ([(0, 8, False), (8, 12, True), (12, 16, False)], [(16, 20, False)]):
+        time.run(life(disk, time, blocks, parts))
+        disk.power_on(keep_unsynced=True)
+    assert time.run(life(disk, time, blocks, [])) == state_behind(blocks, (0, 20))
+    disk.power_on(keep_unsynced=True)
+    disk.flip(snapshot_name(snapshots_of(disk)[0]))
+    assert time.run(life(disk, time, blocks, [])) == state_behind(blocks, (0, 8))
 
 
 @pytest.mark.parametrize("snapshot_s", [60.0, 0.0])
