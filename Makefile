@@ -46,7 +46,7 @@ proto: $(READY)  ## Generate the stubs from the .proto files
 	@$(RUN) python proto/generate.py
 
 bench: $(READY)  ## Measure one claim: make bench NAME=features (ARGS="--short")
-	@$(if $(NAME),$(RUN) python -m benchmarks.$(NAME) $(ARGS),echo "make bench NAME=<one of: $(basename $(notdir $(filter-out benchmarks/__init__.py benchmarks/harness.py,$(wildcard benchmarks/*.py))))>"; exit 2)
+	@$(if $(NAME),$(RUN) python -m benchmarks.$(NAME) $(ARGS),echo "make bench NAME=<one of: $(sort $(basename $(notdir $(filter-out benchmarks/__init__.py benchmarks/harness.py,$(wildcard benchmarks/*.py)))) $(notdir $(patsubst %/__main__.py,%,$(wildcard benchmarks/*/__main__.py))))>"; exit 2)
 
 build: $(READY)  ## Wheels of all packages, in dist/
 	@$(UV) build --quiet --all-packages --wheel --out-dir dist

@@ -76,14 +76,16 @@ def describe_asset(pack: Pack, asset_id: str) -> dict[str, Any]:
     one = pack.classes[int(pack.asset_class[index])]
     answers = []
     for output in one.outputs:
-        sensors = one.spec.targets[one.outputs.index(output)].sensors if output.kind == "anomaly" else ("",)
-        for slot, sensor in zip(range(output.begin, output.end), sensors, strict=True):
+        target = one.spec.targets[one.outputs.index(output)]
+        watched = target.watched() if output.kind == "anomaly" else (("", 0, ""),)
+        for slot, (statistic, _, sensor) in zip(range(output.begin, output.end), watched, strict=True):
             head = int(pack.asset_heads[index, slot])
             why = Why(int(pack.asset_reasons[index, slot]))
             answers.append(
                 {
                     "output": output.name,
                     "sensor": sensor,
+                    "statistic": statistic,
                     "level": LEVELS[int(pack.head_level[head])] if head >= 0 else LEVELS[0],
                     "head": head,
                     "trees_own": _trees(pack, head),
@@ -205,14 +207,15 @@ def _text(result: Mapping[str, Any]) -> str:
 
 
 def _asset_text(result: Mapping[str, Any]) -> str:
-    rows = [
-        [a["output"], a["sensor"] or None, a["level"], a["trees_own"], a["trees_all"], a["why"]]
-        for a in result["answers"]
-    ]
+    rows = [[a["output"], _watched(a), a["level"], a["trees_own"], a["trees_all"], a["why"]] for a in result["answers"]]
     statics = ", ".join(f"{name} {value}" for name, value in result["statics"].items() if value is not None)
     head = f"Asset {result['asset']} of class {result['asset_class']}" + (f": {statics}" if statics else "")
     head += f"\ntrained in pack {result['trained_in']}" if result["trained_in"] else ""
-    return head + "\n\n" + table(["output", "sensor", "answered by", "own trees", "with parents", "because"], rows)
+    return head + "\n\n" + table(["output", "watches", "answered by", "own trees", "with parents", "because"], rows)
+
+
+def _watched(answer: Mapping[str, Any]) -> str | None:
+    return f"{answer['statistic']}({answer['sensor']})" if answer["sensor"] else None
 
 
 def _metrics(metrics: Mapping[str, Any]) -> str:

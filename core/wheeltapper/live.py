@@ -74,8 +74,8 @@ class LiveFleet:
     ) -> npt.NDArray[np.int64]:
         """State rows of assets, int64 [n]; the same asset always has the same row, also after `swap`.
 
-        statics float32 [n, attributes in spec order], NaN = take the pack's. Raises KeyError for an unknown class and
-        Refused where more assets than `capacity_max` would be held.
+        statics float32 [n, attributes in spec order], for what the pack does not know of them; NaN = nobody does.
+        Raises KeyError for an unknown class and Refused where more assets than `capacity_max` would be held.
         """
         live = self._class(asset_class)
         fresh = [name for name in dict.fromkeys(asset_ids) if name not in live.rows]
@@ -91,8 +91,10 @@ class LiveFleet:
         _sit(live, seats(self.pack, live.known, fresh), first)
         rows = np.array([live.rows[name] for name in asset_ids], np.int64)
         if statics is not None and statics.size:
-            given = ~np.isnan(statics)
-            live.windows.statics[rows] = np.where(given, statics, live.windows.statics[rows])
+            # The pack goes first, as in `swap`: features must not depend on which of the two was last.
+            known = seats(self.pack, live.known, asset_ids).statics
+            told = np.where(np.isnan(known), statics, known)
+            live.windows.statics[rows] = np.where(np.isnan(told), live.windows.statics[rows], told)
         return rows
 
     def assets(self, asset_class: str) -> list[str]:

@@ -373,6 +373,9 @@ def take_events(
             if times[i] > now_us + plan.skew_us:
                 status[i] = _FUTURE
                 continue
+            if times[i] <= _TIME_MIN:
+                status[i] = _TOO_LATE
+                continue
             status[i] = _TAKEN
             for e in range(plan.event_since.size):
                 if (features[i] >> np.uint64(e)) & np.uint64(1) and (take_event(windows, a, e, times[i]) or repeated):

@@ -10,6 +10,7 @@ from wheeltapper.errors import CommandError
 
 from wheeltapper_scorer import logs
 from wheeltapper_scorer.access import Access, read_grants
+from wheeltapper_scorer.aside import aside
 from wheeltapper_scorer.settings import Settings
 from wheeltapper_scorer.switch import Switch
 from wheeltapper_scorer.tls import Certificates
@@ -40,10 +41,10 @@ class Guard:
             if self._path is None:
                 continue
             try:
-                stamp = await asyncio.to_thread(_stamp, self._path)
+                stamp = await aside(_stamp, self._path)
                 if stamp == self._stamp:
                     continue
-                grants = await asyncio.to_thread(read_grants, self._path)
+                grants = await aside(read_grants, self._path)
             except (CommandError, OSError) as error:
                 if str(error) != reason:
                     reason = str(error)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from wheeltapper.durable import replace, write_temporary
+from wheeltapper.durable import make_folder, open_plain, replace, write_temporary
 from wheeltapper.errors import CommandError, Refused
 from wheeltapper.features import KERNELS
 from wheeltapper.kill_switch import Blocked
@@ -17,11 +18,14 @@ from wheeltapper.pack import Pack, open_pack
 from wheeltapper.registry import Registry
 
 from wheeltapper_scorer import logs
+from wheeltapper_scorer.aside import aside
 from wheeltapper_scorer.counters import Counters
 from wheeltapper_scorer.switch import Switch
 
 _RETRY_S_MAX = 60.0
 _BREATH_S = 0.01  # between two pieces of a reload, so that blocks which waited for one are gone before the next
+_SEEN = re.compile(r"([0-9]{1,18})(?: ([0-9a-f]{64}))?")
+_SEEN_BYTES_MAX = 256
 _WRITABLE = "--state must be a folder that this scorer may read and write"
 
 
@@ -46,6 +50,9 @@ class Source(Protocol):
     def blocked(self) -> Blocked:
         """What an operator has switched off, as of the latest `token` or `load`. Raises CommandError."""
 
+    def remember(self) -> None:
+        """Keep across restarts what the latest `token` or `load` has seen. Raises CommandError where it cannot."""
+
     def find(self, release: int, sha256: str) -> Pack | None:
         """The pack that a release had, for what was scored with it; None where it is gone."""
 
@@ -65,43 +72,53 @@ class PackFile:
     def blocked(self) -> Blocked:
         return Blocked()  # a pack alone has no operator
 
+    def remember(self) -> None:
+        pass  # it has no time either
+
     def find(self, release: int, sha256: str) -> Pack | None:  # noqa: ARG002 — there is one pack, which serves
         return None
 
 
 class Stage:
-    """What a registry's stage holds. Never an older state of the registry than one that was served before."""
+    """What a registry's stage holds. Never an older state of the registry than one that was seen before."""
 
     def __init__(self, registry: Registry, name: str, seen: Path | None = None) -> None:
-        """seen: where the newest entry that was served is remembered across restarts. Raises Refused for a file that
-        holds no number."""
+        """seen: where the newest entry that was seen is remembered across restarts. Raises Refused for a file that
+        holds none."""
         self._registry = registry
         self._name = name
-        self._seen = seen
-        self._entry = _remembered(seen) if seen is not None else 0
+        self._path = seen
+        self._seen = _remembered(seen) if seen is not None else (0, "")
 
     def token(self) -> str:
         return self._registry.watch_token(self._name)
 
     def load(self) -> Loaded:
         token = self.token()
-        release = self._registry.resolve(self._name, self._entry)
+        number, sha256 = self._seen
+        if sha256:
+            self._registry.check_held(number, sha256)
+        release = self._registry.resolve(self._name, not_before=0 if sha256 else number)
         time.sleep(_BREATH_S)
         pack = open_pack(release.pack_path, kernels=KERNELS)
-        self._remember(release.moved_by.number)
+        self.remember()
         return Loaded(pack, release.number, token)
 
-    def _remember(self, entry: int) -> None:
-        if self._seen is not None and entry != self._entry:
+    def remember(self) -> None:
+        newest = self._registry.newest()
+        if newest is None or newest.number < self._seen[0] or (newest.number, newest.sha256) == self._seen:
+            return  # a lower number: other keys are pinned than were
+        if self._path is not None:
+            self._registry.sync()  # else a power cut could take an entry that is remembered here
             try:
-                self._seen.parent.mkdir(parents=True, exist_ok=True)
-                replace(write_temporary(self._seen.parent, self._seen.name, [f"{entry}\n".encode()]), self._seen)
-            except OSError as error:  # served and not remembered, an older state could come back with a restart
+                make_folder(self._path.parent)
+                line = f"{newest.number} {newest.sha256}\n".encode()
+                replace(write_temporary(self._path.parent, self._path.name, [line]), self._path)
+            except OSError as error:  # obeyed and not remembered, an older state could come back with a restart
                 raise CommandError(
-                    f"{self._seen}: cannot remember the entry that is about to serve: {error.strerror}",
-                    _WRITABLE,
+                    f"{self._path}: cannot remember the newest entry of the registry: {error.strerror}", _WRITABLE
                 ) from error
-        self._entry = entry
+        self._seen = newest.number, newest.sha256
 
     def blocked(self) -> Blocked:
         return self._registry.blocked()
@@ -114,18 +131,21 @@ class Stage:
         return pack if pack.sha256 == sha256 else None
 
 
-def _remembered(path: Path) -> int:
+def _remembered(path: Path) -> tuple[int, str]:
+    """The number and sha256 of the newest entry that was seen. No sha256, as scorers before 0.8 wrote it: the number is
+    that of the entry which moved the stage to what was served."""
     try:
-        text = path.read_text(encoding="ascii").strip()
-        if text.isdecimal():
-            return int(text)
+        with open_plain(path) as stream:
+            text = stream.read(_SEEN_BYTES_MAX).decode("ascii").strip()
     except FileNotFoundError:
-        return 0
+        return 0, ""
     except ValueError:
         text = "other bytes"
     except OSError as error:
-        raise CommandError(f"{path}: cannot read the entry that was served: {error.strerror}", _WRITABLE) from error
-    raise Refused(f"{path}: expected the number of the newest entry that was served, found {text[:99]!r}",
+        raise CommandError(f"{path}: cannot read the newest entry that was seen: {error.strerror}", _WRITABLE) from error
+    if found := _SEEN.fullmatch(text):
+        return int(found[1]), found[2] or ""
+    raise Refused(f"{path}: expected the number and the sha256 of the newest entry that was seen, found {text[:99]!r}",
                   "look at `wheeltapper release list` before you remove it")  # fmt: skip
 
 
@@ -145,32 +165,39 @@ async def follow(
 ) -> None:
     """Look every `poll_s` seconds whether the token is still the `served` one, and swap where it is not, for ever.
 
-    A pack that fails leaves the old one serving. It is tried again ever more slowly, and its reason is logged once;
-    another token is tried at once.
+    A look or a pack that fails, in whatever way, leaves the old one serving. A pack is tried again ever more slowly, and
+    its reason is logged once; another token is tried at once.
     """
     failed, failures, retry_at, reason = "", 0, 0.0, ""
     while True:
         await asyncio.sleep(poll_s)
         token, began = "", time.monotonic()
         try:
-            token, blocked = await asyncio.to_thread(_look, source)
+            token, blocked = await aside(_look, source)
             obey(switch, blocked)
-            if token == served or (token == failed and began < retry_at):
+            await aside(source.remember)  # and a switch that cannot be remembered is obeyed all the same
+            if token == served:
+                reason = ""
                 continue
-            loaded = await asyncio.to_thread(source.load)
+            if token == failed and began < retry_at:
+                continue
+            loaded = await aside(source.load)
             await asyncio.sleep(_BREATH_S)
-            prepared = await asyncio.to_thread(fleet.prepare, loaded.pack, loaded.release)
+            prepared = await aside(fleet.prepare, loaded.pack, loaded.release)
             await asyncio.sleep(_BREATH_S)
             before, retired = fleet.release, [fleet.pack]
             fleet.swap(prepared)
-            await asyncio.to_thread(retired.clear)  # unmapping a large pack takes longer than a block may wait
-        except (CommandError, OSError) as error:
+            await aside(retired.clear)  # unmapping a large pack takes longer than a block may wait
+        except Exception as error:  # whatever it is, what serves must not end for it
             failures = failures + 1 if token == failed else 1
             failed, retry_at = token, began + min(poll_s * 2.0 ** min(failures, 10), max(poll_s, _RETRY_S_MAX))
             counters.reloads_failed += 1
-            if str(error) != reason:
-                reason = str(error)
-                logs.warning("reload failed", reason=reason, serving=fleet.release)
+            is_expected = isinstance(error, CommandError | OSError)
+            found = str(error) if is_expected else f"{type(error).__name__}: {error}"
+            if found != reason:
+                reason = found
+                tell = logs.warning if is_expected else logs.fault
+                tell("reload failed", reason=reason, serving=fleet.release)
             continue
         served, failed, failures, reason = loaded.token, "", 0, ""
         counters.reloads += 1

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import threading
 from collections.abc import Callable
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from wheeltapper.device import fleet_on
 from wheeltapper.errors import CommandError
 from wheeltapper.live import LiveFleet
+from wheeltapper_command.errors import Exit
 
 from wheeltapper_scorer import logs, pauses, warming
 from wheeltapper_scorer.counters import Counters
@@ -23,12 +26,14 @@ from wheeltapper_scorer.metrics import Exposition, expose
 from wheeltapper_scorer.recovery import recover
 from wheeltapper_scorer.reload import Source, follow, obey
 from wheeltapper_scorer.resume import ResumePoints, points_of
-from wheeltapper_scorer.service import SERVICE, ScoringService
+from wheeltapper_scorer.service import ScoringService
 from wheeltapper_scorer.settings import EXIT_S_MAX, STOP_S, Settings, host_and_port
 
 _KEEPALIVE_MS = 30_000  # a gateway that died without a word gives its stream back within a minute
 _KEEPALIVE_TIMEOUT_MS = 10_000
 _PING_MS_MIN = 10_000  # gateways may ask for life as often as this
+
+_LAST_S = EXIT_S_MAX - 0.5  # what has not ended by then never will
 
 Ready = Callable[[str, int], None]  # address, release
 
@@ -55,8 +60,13 @@ def serve(settings: Settings, source: Source, ready: Ready, disk: Disk | None = 
     guard = Guard(settings)
     obey(guard.switch, source.blocked())
     pauses.shorten()
-    with asyncio.Runner(loop_factory=Loop) as runner:
-        runner.run(_run(settings, source, loaded.token, fleet, points, journal, counters, guard, ready))
+    last = threading.Timer(_LAST_S, _end)
+    last.daemon = True
+    try:
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            runner.run(_run(settings, source, loaded.token, fleet, points, journal, counters, guard, ready, last))
+    finally:
+        last.cancel()
     logs.info("stopped", **counters.report())
     return counters
 
@@ -71,6 +81,7 @@ async def _run(
     counters: Counters,
     guard: Guard,
     ready: Ready,
+    last: threading.Timer,
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -90,8 +101,6 @@ async def _run(
     if journal is not None:
         await journal.start()
     await server.start()
-    for name in ("", SERVICE):
-        await doctor.set(name, health_pb2.HealthCheckResponse.SERVING)
     logs.info("listening", address=address, release=fleet.release, pack=fleet.pack.sha256)
     if shown:
         logs.info("metrics", address=shown)
@@ -101,8 +110,9 @@ async def _run(
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((stopping, following, guarding), return_when=asyncio.FIRST_COMPLETED)
     logs.info("draining", within_s=settings.drain_s)
+    last.start()
     gone_by = loop.time() + EXIT_S_MAX - STOP_S / 2
-    await doctor.enter_graceful_shutdown()
+    doctor.leave()
     left = await service.drain("the scorer is stopping", settings.drain_s)
     if left:
         logs.warning("cut off", streams=left)
@@ -117,6 +127,12 @@ async def _run(
     for failed in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(failed, Exception):
             raise failed
+
+
+def _end() -> None:
+    """For what hangs beyond our reach, such as a disk: what was acknowledged is safe from a kill, and so from this."""
+    logs.warning("ended by force", after_s=_LAST_S)
+    os._exit(Exit.FAILED)
 
 
 def _listen(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:

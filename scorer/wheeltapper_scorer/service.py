@@ -172,6 +172,7 @@ class ScoringService:
         revisions: list[wire.Scores] = []
         began = self._clock.seconds()
         opened, now_us = session.open(request.open), self._clock.now_us()
+        session.accept(request.readings)  # before the events are taken: a call that is refused has done nothing
         if request.events is not None:
             taken = session.take_events(request.events, now_us)
             self._count(taken)

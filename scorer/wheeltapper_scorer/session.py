@@ -83,7 +83,7 @@ class Session:
         """Every row answered, in order: as before, where the block was answered before. Raises CallError NOT_OPENED or
         BLOCK_TOO_LARGE. A replay says whether it may `recall` an answer, and whether this one is whole to `remember`.
         """
-        told, rows_count = self._accept(block)
+        told, rows_count = self.accept(block)
         handles, times = _fit(block.handles, rows_count), _fit(block.times, rows_count)
         sensors = len(told.sensors)
         if len(block.handles) != len(block.times) or len(block.values) != rows_count * sensors:
@@ -112,7 +112,7 @@ class Session:
 
     def take_events(self, block: Events, now_us: int, recall: bool = True, remember: bool = True) -> Answered:
         """Every event row answered: TAKEN, or why not. The rest is as in `score`."""
-        told, rows_count = self._accept(block)
+        told, rows_count = self.accept(block)
         handles, times = _fit(block.handles, rows_count), _fit(block.times, rows_count)
         if not len(block.handles) == len(block.times) == len(block.codes):
             return self._wrong_width(block.sequence, handles, times, now_us)
@@ -247,8 +247,9 @@ class Session:
             raise CallError(Reason.NOT_OPENED, "expected Open as the first message; found a block")
         return self._speaker
 
-    def _accept(self, block: Readings | Events) -> tuple[opening.Speaker, int]:
-        """Who speaks, and how many rows must be answered: one per handle or time, whichever are more."""
+    def accept(self, block: Readings | Events) -> tuple[opening.Speaker, int]:
+        """Who speaks, and how many rows must be answered: one per handle or time, whichever are more. Nothing is taken
+        yet. Raises CallError NOT_OPENED or BLOCK_TOO_LARGE."""
         told = self._told()
         rows_count = max(len(block.handles), len(block.times))
         if rows_count > self._bound.rows_max:

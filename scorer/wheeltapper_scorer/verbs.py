@@ -51,7 +51,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help=f"cores that one large block may use (default: all, at most {_THREADS_MAX})",
     )
     parser.add_argument("--poll-seconds", type=float, default=1.0, help="how often the stage is looked at (default: 1)")
-    parser.add_argument("--drain-seconds", type=float, default=15.0, help="what streams get to end after SIGTERM")
+    parser.add_argument(
+        "--drain-seconds",
+        type=float,
+        default=15.0,
+        help="what streams get to end after SIGTERM (default: 15, at most 18)",
+    )
     parser.add_argument("--rows-max", type=int, default=8_192, help="rows of one block (default: 8192)")
     parser.add_argument("--message-bytes", type=int, default=4 << 20, help="of one message (default: 4 MiB)")
     parser.add_argument(

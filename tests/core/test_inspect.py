@@ -7,7 +7,7 @@ import hashlib
 import json
 
 import pytest
-from packs import small_content
+from packs import small_content, started_content
 from wheeltapper.errors import NotFound, PackError
 from wheeltapper.inspect import inspect
 from wheeltapper.pack import write_pack
@@ -67,10 +67,19 @@ def test_one_asset_says_who_answers_and_why(path):
     )
     assert current["reason"] == "OWN_HEAD_KEPT"
     assert "did not beat its class" in outcome.text
+    assert "last(speed)" in outcome.text
     failure, _ = run(path, "--asset", "pump-2").result["answers"]
     assert (failure["head"], failure["trees_own"], failure["trees_all"]) == (4, 6, 11)
     assert run(path, "--asset", "pump-2").result["statics"] == {"age": 3.5}
     assert run(path, "--asset", "pump-1").result["statics"] == {"age": None}
+
+
+def test_an_anomaly_that_watches_each_sensor_twice_says_who_answers_for_each(path):
+    path.write_bytes(write_pack(started_content()))
+    outcome = run(path, "--asset", "fan-é")
+    watched = [(answer["statistic"], answer["sensor"]) for answer in outcome.result["answers"]]
+    assert watched == [("last", "speed"), ("last", "current"), ("shift", "speed"), ("shift", "current")]
+    assert "shift(current)" in outcome.text
 
 
 def test_what_is_not_there(path, tmp_path):

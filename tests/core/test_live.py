@@ -131,6 +131,8 @@ def test_bad_rows_get_a_reason_and_poison_nothing() -> None:
         assert answers.status.tolist() == expected
         assert np.isnan(answers.values).all()
         assert answers.revisions is None
+        told = dirty.take_events("pump", bad, times, np.ones(4, np.int64), NOW_US)
+        assert told.status[[0, 1, 3]].tolist() == [expected[0], expected[1], expected[3]]
     last = block.times[-1:] + CADENCE_US
     a = clean.score("pump", np.array([row]), last, block.values[:1], NOW_US, want_features=True)
     b = dirty.score("pump", np.array([row]), last, block.values[:1], NOW_US, want_features=True)
@@ -138,6 +140,25 @@ def test_bad_rows_get_a_reason_and_poison_nothing() -> None:
     assert b.features is not None
     assert a.features.tobytes() == b.features.tobytes()
     assert a.values.tobytes() == b.values.tobytes()
+
+
+def test_an_attribute_that_the_pack_knows_is_the_packs() -> None:
+    """Whatever a gateway says, and however often and in which order an Open and a swap come."""
+    fleet, block, age = LiveFleet(PACK, 1), history(2, 4), LiveFleet(PACK, 1).features("pump").index("age")
+    assets, given = ["pump-2", "unknown"], np.array([[1.0], [1.0]], np.float32)
+
+    def ages(at: int) -> list[float]:
+        rows = fleet.open_assets("pump", assets)
+        answers = fleet.score("pump", rows, block.times[[at, at]], block.values[[at, at]], NOW_US, want_features=True)
+        assert answers.features is not None
+        return answers.features[:, age].tolist()
+
+    fleet.open_assets("pump", assets, given)
+    assert ages(0) == [3.5, 1.0]
+    fleet.swap(PACK, 2)
+    assert ages(1) == [3.5, 1.0]
+    fleet.open_assets("pump", assets, given)
+    assert ages(2) == [3.5, 1.0]
 
 
 def test_health_names_what_is_wrong_with_the_data() -> None:

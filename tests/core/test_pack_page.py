@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import struct
+from pathlib import Path
 
 import numpy as np
-from packs import small_content
+import pytest
+from packs import small_content, started_content
 from wheeltapper.forest import margins
-from wheeltapper.pack import Pack, write_pack
+from wheeltapper.pack import Pack, PackContent, write_pack
 
+PAGE = Path(__file__).parents[2] / "docs" / "pack-v1.md"
 ELEMENTS = {"u1": "B", "i4": "i", "i8": "q", "f4": "f", "f8": "d", "node": "fHH"}
 
 
 def read_by_the_page(data: bytes) -> dict[str, list]:
     magic, version, count, length = struct.unpack_from("<8sIIQ", data, 0)
     assert magic == bytes.fromhex("57 54 50 41 43 4B 0D 0A")
-    assert (version, length) == (1, len(data))
+    assert length == len(data)
     assert data[24:64] == bytes(40)
     assert hashlib.sha256(data[:-32]).digest() == data[-32:]
     sections = {}
@@ -38,7 +42,18 @@ def read_by_the_page(data: bytes) -> dict[str, list]:
         sections[name] = [values[r * columns : (r + 1) * columns] for r in range(rows)] if is_table else values
         place = offset + size
     assert (place + 63) // 64 * 64 == length - 32
+    assert list(sections) == names_by_the_page(version, sum(name.endswith(".mean") for name in sections))
     return sections
+
+
+def names_by_the_page(version: int, classes: int) -> list[str]:
+    table = PAGE.read_text().split("\n## Sections\n")[1].split("\n## ")[0]
+    rows = re.findall(r"(?m)^\| `([a-z_.{}]+)` \| (\w+) \| [^|]* \|(.*)$", table)
+    assert all(kind in ELEMENTS for _, kind, _ in rows)
+    names = [name for name, _, what in rows if version > 1 or "only in version 2" not in what]
+    whole = [name for name in names if not name.startswith("c{k}.")]
+    own = [name for name in names if name.startswith("c{k}.")]
+    return whole + [name.replace("{k}", str(k)) for k in range(classes) for name in own]
 
 
 def single(x: float) -> float:
@@ -65,9 +80,11 @@ def margin_by_the_page(pack: dict[str, list], head: int, row: list[float]) -> fl
     return total
 
 
-def test_the_page_is_enough_to_read_a_pack():
-    data = write_pack(small_content())
+@pytest.mark.parametrize(("content", "version", "golden"), [(small_content(), 1, 9), (started_content(), 2, 5)])
+def test_the_page_is_enough_to_read_a_pack(content: PackContent, version: int, golden: int):
+    data = write_pack(content)
     pack, ours = read_by_the_page(data), Pack.from_bytes(data)
+    assert data[8:12] == struct.pack("<I", version)
     meta = json.loads(bytes(pack["meta"]))
     assert json.dumps(meta, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() == bytes(pack["meta"])
     assert list(pack)[:4] == ["meta", "nodes", "node_cover", "tree_begin"]
@@ -86,7 +103,7 @@ def test_the_page_is_enough_to_read_a_pack():
                     assert margin_by_the_page(pack, head, row) == expected
                     checked += 1
         for head in range(len(pack["head_base"])):
-            if pack["head_class"][head] == k:
+            if rows and pack["head_class"][head] == k:
                 by_us = margins(ours.forest, np.full(len(rows), head, np.int32), np.array(rows, np.float32))
                 assert [margin_by_the_page(pack, head, row) for row in rows] == by_us.tolist()
-    assert checked == 9
+    assert checked == golden

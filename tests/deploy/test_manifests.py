@@ -62,6 +62,25 @@ def test_containers_have_no_needless_rights(pod: dict[str, Any]) -> None:
         assert "memory" in container["resources"]["limits"]
 
 
+def test_kernels_are_kept_in_a_folder_that_the_scorer_makes_itself() -> None:
+    """A mounted volume belongs to the group of its pod: what lies there is executed, so the scorer refuses it."""
+    caches = 0
+    for pod in (pod for document in documents() for pod in pod_specs(document)):
+        for container in pod["containers"]:
+            mounts = {Path(mount["mountPath"]) for mount in container["volumeMounts"]}
+            for word in container.get("args", ()):
+                if word.startswith("--cache="):
+                    assert Path(word.removeprefix("--cache=")).parent in mounts
+                    caches += 1
+    assert caches == 1
+
+
+def test_the_manifests_name_images_that_the_dockerfile_says_how_to_build() -> None:
+    built = set(re.findall(r"-t (\S+) \.", (ROOT / "deploy" / "Dockerfile").read_text()))
+    wanted = {c["image"] for document in documents() for pod in pod_specs(document) for c in pod["containers"]}
+    assert wanted <= built
+
+
 def test_images_install_one_package_each_and_run_as_nobody() -> None:
     text = (ROOT / "deploy" / "Dockerfile").read_text()
     stages = {part.split()[3]: part for part in re.split(r"(?m)^(?=FROM )", text) if part.startswith("FROM base AS")}

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
+import socket
+import struct
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving import MINUTE_US, now_us, opening, run_server, wrap
 from serving import block as block_of
 from wheeltapper.registry import Registry
@@ -107,3 +113,51 @@ def test_a_thousand_streams_are_drained(registry: Registry, tmp_path: Path, caps
     took_s = drain(registry, tmp_path / "state", 1_000)
     with capsys.disabled():
         print(f"\n1,000 streams drained in {took_s:.1f} s")
+
+
+@contextlib.contextmanager
+def deaf(address: str, path: str, message: bytes) -> Iterator[None]:
+    """A caller who says one thing and has no room for an answer: an HTTP/2 window of no bytes."""
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+    def header(name: str, value: str) -> bytes:
+        return b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+
+    method, who = header(":method", "POST"), header(":scheme", "http") + header(":authority", address)
+    kind = header("content-type", "application/grpc") + header("te", "trailers")
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port))) as line:
+        line.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, struct.pack(">HI", 4, 0)))
+        line.sendall(frame(1, 4, 1, method + who + header(":path", path) + kind))
+        line.sendall(frame(0, 0, 1, b"\0" + struct.pack(">I", len(message)) + message))
+        yield
+
+
+def test_sigterm_is_obeyed_beside_who_does_not_read_and_a_registry_that_hangs(registry: Registry) -> None:
+    following = registry.path / "releases" / f"{len(registry.history()) + 1}.json"
+    watch, speak = "/grpc.health.v1.Health/Watch", "/wheeltapper.v1.Scoring/StreamScores"
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(run_server(registry.path, "--drain-seconds", "1"))
+        os.mkfifo(following)  # whoever looks for the next entry waits for a writer who says nothing
+        deadline = time.monotonic() + 20
+        while True:
+            with contextlib.suppress(OSError):  # nobody has opened it to read
+                stack.callback(os.close, os.open(following, os.O_WRONLY | os.O_NONBLOCK))
+                break
+            assert time.monotonic() < deadline, "the scorer has not looked at its registry"
+            time.sleep(0.02)
+        stack.enter_context(deaf(server.address, watch, b""))
+        stack.enter_context(deaf(server.address, speak, wrap(opening("a-1")).SerializeToString()))
+        while "opened" not in server.events():
+            assert time.monotonic() < deadline, "the scorer has not heard who does not read"
+            time.sleep(0.02)
+        with server.channel() as channel:
+            other = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=20)
+            assert next(other).status == health_pb2.HealthCheckResponse.SERVING
+            began = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            assert next(other).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert server.process.wait(EXIT_SECONDS_MAX) == 0
+        assert time.monotonic() - began < EXIT_SECONDS_MAX

@@ -3,6 +3,7 @@ who watches a scorer's health."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving import Running, ask, opening, reason, run_server
 from wheeltapper.registry import Registry
+from wheeltapper_scorer import refusal
+from wheeltapper_scorer.faults import CallError, Reason
 
 STREAMS = 4
 PACKED, MIB = grpc.Compression.Gzip, 1 << 20
@@ -76,3 +79,10 @@ def check_watches(server: Running) -> None:
                 break
             except grpc.RpcError:
                 assert time.monotonic() < deadline
+
+
+def test_the_page_for_other_clients_has_every_reason_and_its_code() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "wire.md").read_text()
+    told = re.findall(r"(?m)^\| `([A-Z_]+)` \| `([A-Z_]+)` \|", page)
+    codes = {code.value[0]: code.name for code in grpc.StatusCode}
+    assert told == [(one.value, codes[refusal.status_of(CallError(one, "")).code]) for one in Reason]

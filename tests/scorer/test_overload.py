@@ -185,5 +185,5 @@ def test_five_times_what_it_can_do(smaller: Running, capsys: pytest.CaptureFixtu
         assert (code, retry_s > 0) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True), why
     assert during.rss_mb - before.rss_mb < 300, "grpc's core keeps few calls, and the scorer those it has let in"
     assert flooded["admitted"] > 0.3 * per_s * seconds, "it goes on answering"
-    assert float(np.median(during.admitted_s)) < 2.0, "who is let in is served soon"
+    assert during.p99_s < 1.0, "who is let in is served soon"
     assert recovered_s < 5

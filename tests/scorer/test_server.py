@@ -51,6 +51,7 @@ def test_streams_calls_and_bad_input(running: Running, packs: dict[str, bytes]):
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
         check_two_streams_equal_the_fleet(channel, packs["first"])
         check_score_equals_stream(channel)
+        check_a_refused_call_has_taken_nothing(channel)
         check_rows(channel)
         check_revisions_come_first(channel)
         check_resume_point(channel)
@@ -116,6 +117,27 @@ def check_score_equals_stream(channel: grpc.Channel) -> None:
         pb.ScoreRequest(open=opening("late"), readings=block(2, [0], [times[2]], values[2])), timeout=30
     )
     assert list(revised.revisions.times) == [times[3]]
+
+
+def check_a_refused_call_has_taken_nothing(channel: grpc.Channel) -> None:
+    """Its events are as never sent, although its readings were what was wrong."""
+    stub = scoring_pb2_grpc.ScoringStub(channel)
+    now = now_us() - 5 * MINUTE_US
+    events = pb.EventBlock(sequence=1, handles=[0], times=[now], codes=[0])
+    told = {"event_codes": ["error:e"], "want_features": True}
+
+    def features(asset: str) -> bytes:
+        readings = block(2, [0], [now + MINUTE_US], numbers(1))
+        answer = stub.Score(pb.ScoreRequest(open=opening(asset, **told), readings=readings), timeout=30)
+        return np.array(answer.scores.features, np.float32).tobytes()
+
+    too_many = block(1, [0] * 8193, [now] * 8193, [])
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Score(pb.ScoreRequest(open=opening("r-1", **told), events=events, readings=too_many), timeout=30)
+    assert reason(caught.value)[1] == "BLOCK_TOO_LARGE"
+    assert features("r-1") == features("r-2")
+    stub.Score(pb.ScoreRequest(open=opening("r-3", **told), events=events, readings=block(1, [], [], [])), timeout=30)
+    assert features("r-3") != features("r-2")
 
 
 def check_rows(channel: grpc.Channel) -> None:
