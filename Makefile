@@ -23,7 +23,7 @@ faults: $(READY)  ## Kills, full disks, cut lines: every promise, for minutes (A
 	@$(RUN) pytest -m slow $(ARGS)
 
 fuzz: $(READY)  ## Hostile bytes for every reader, guided by coverage (SECONDS=1800 each, TARGET=one)
-	@for target in $(or $(TARGET),wire_stream wire_unary wire_answer pack journal recovery spool fleet_toml grants); do \
+	@for target in $(or $(TARGET),wire_stream wire_unary wire_answer pack journal recovery spool fleet_toml grants registry); do \
 		$(RUN) python tests/fuzz/run.py $$target --seconds $(or $(SECONDS),1800) || exit 1; done
 
 lint: $(READY)  ## Style and hygiene

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wheeltapper.durable import open_plain
 from wheeltapper.errors import Refused, UsageError
 from wheeltapper.signing import Signer, TrustedKeys
 
@@ -22,6 +24,7 @@ ACTIONS = ("publish", "promote", "rollback", "block", "unblock")
 ENTRY_BYTES_MAX = 4 << 20
 DAMAGED = "restore the file from a backup; `wheeltapper release verify` shows how far the chain holds"
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "format": int,
     "number": int,
@@ -121,14 +124,14 @@ def read_entry(folder: Path, number: int, previous: str) -> Entry | None:
     chain ends before it. Raises Refused where the file is no such entry."""
     path = folder / f"{number}.json"
     try:
-        with path.open("rb") as stream:
+        with open_plain(path) as stream:
             raw = stream.read(ENTRY_BYTES_MAX + 1)
     except FileNotFoundError:
         return None
     document = _parsed(path, raw)
     for name, expected in (("format", FORMAT), ("number", number), ("previous", previous)):
         if document[name] != expected:
-            raise Refused(f"{path}: expected {name} {expected!r}, found {document[name]!r}", DAMAGED)
+            raise Refused(f"{path}: expected {name} {expected!r}, found {repr(document[name])[:99]}", DAMAGED)
     return Entry(document, hashlib.sha256(raw).hexdigest())
 
 
@@ -143,15 +146,18 @@ def _parsed(path: Path, raw: bytes) -> dict[str, Any]:
             f"{path}: expected a JSON object, found {len(raw):,} bytes that are none: {error}", DAMAGED
         ) from None
     if not isinstance(document, dict) or set(document) != set(_FIELDS):
-        found = sorted(document) if isinstance(document, dict) else type(document).__name__
+        found = repr(sorted(document))[:999] if isinstance(document, dict) else type(document).__name__
         raise Refused(f"{path}: expected the keys {sorted(_FIELDS)}, found {found}", DAMAGED)
     if canonical != raw:
         raise Refused(f"{path}: expected canonical JSON, found other bytes of the same meaning", DAMAGED)
     for name, kind in _FIELDS.items():
         if not isinstance(document[name], kind) or isinstance(document[name], bool):
-            raise Refused(f"{path}: found {document[name]!r} as {name}, which is of another type", DAMAGED)
+            raise Refused(f"{path}: found {repr(document[name])[:99]} as {name}, which is of another type", DAMAGED)
     if document["action"] not in ACTIONS or document["stage"] not in (None, *STAGES):
-        raise Refused(f"{path}: found the action {document['action']!r} on stage {document['stage']!r}", DAMAGED)
+        action, stage = document["action"][:99], (document["stage"] or "")[:99]
+        raise Refused(f"{path}: found the action {action!r} on stage {stage!r}", DAMAGED)
+    if document["action"] == "publish" and not _SHA256.fullmatch(document["pack"]):  # it is the name of a file
+        raise Refused(f"{path}: expected a pack by its sha256, found {document['pack'][:99]!r}", DAMAGED)
     return document
 
 

@@ -7,12 +7,14 @@ import fcntl
 import hashlib
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from wheeltapper.errors import CommandError
+from wheeltapper.errors import CommandError, Refused
 
 LOCK_WAIT_S = 30.0
 CHUNK_BYTES = 1 << 20
@@ -51,6 +53,9 @@ def write_temporary(folder: Path, name: str, chunks: Iterable[bytes]) -> Path:
             while view:
                 view = view[os.write(handle, view) :]
         os.fsync(handle)
+    except BaseException:
+        path.unlink()  # whoever tries again every second must not fill the disk with what it could not write
+        raise
     finally:
         os.close(handle)
     return path
@@ -70,8 +75,23 @@ def place_new(temporary: Path, path: Path) -> bool:
 
 def replace(temporary: Path, path: Path) -> None:
     """Put the file at `path`, over what is there: a reader sees the old or the new one."""
-    temporary.replace(path)
+    try:
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """A folder, and those above it, whose names survive a power cut when this returns. Each is synced before the next
+    is made, so that of those found here only the lowest may be of somebody who was killed in between."""
+    if not path.is_dir():
+        if path.parent != path:
+            make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+    with suppress(PermissionError):  # a folder that may be passed and not read, which holds what others put there
+        sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
@@ -83,8 +103,20 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
+def open_plain(path: Path) -> BinaryIO:
+    """Open a file for reading. Raises Refused where it is a folder, or a pipe or a device, on which a reader would wait
+    for ever."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise Refused(
+            f"{path}: expected a file, found a folder, a pipe or a device", "remove it; somebody put it there"
+        )
+    return os.fdopen(handle, "rb")
+
+
 def chunks_of(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as stream:
+    with open_plain(path) as stream:
         while chunk := stream.read(CHUNK_BYTES):
             yield chunk
 

@@ -2,11 +2,14 @@
 
 An entry "block" or "unblock" names its subject in details.switch; the newest word on a subject counts. Scorers that
 follow a stage of the registry obey within one look. An asset is off while it, its class or the fleet is.
+
+An entry that names no subject known here (damaged, or of a later version) does nothing, and is told: were it a broken
+chain, one such word would silence all later ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +28,7 @@ class Blocked:
     fleet: bool = False
     classes: frozenset[str] = frozenset()
     assets: frozenset[str] = frozenset()
-    ignored: tuple[int, ...] = field(default=())  # entries that no trusted key signed
+    ignored: tuple[int, ...] = field(default=())  # entries that no trusted key signed, or that name no subject
 
     def covers(self, asset_class: str, asset_id: str) -> bool:
         return self.fleet or asset_class in self.classes or asset_id in self.assets
@@ -36,12 +39,21 @@ class Blocked:
 
 def switch_details(kind: str, name: str) -> dict[str, Any]:
     """The details of an entry about the asset, class or fleet (which has no name). Raises UsageError."""
-    if kind not in KINDS or (kind == "fleet") != (name == "") or len(name) > NAME_CHARACTERS_MAX:
+    if not _is_subject(kind, name):
         raise UsageError(
             f"expected an asset or a class with a name of 1 to {NAME_CHARACTERS_MAX:,} characters, or the fleet; "
             f"found {kind} {name[:99]!r}"
         )
     return {"switch": {"kind": kind, "name": name}}
+
+
+def subject_of(entry: Entry) -> tuple[str, str] | None:
+    """The kind and name that a "block" or "unblock" is about; None where it names none that is known here."""
+    switch = entry.document["details"].get("switch")
+    if not isinstance(switch, Mapping):
+        return None
+    kind, name = switch.get("kind"), switch.get("name")
+    return (str(kind), str(name)) if _is_subject(kind, name) else None
 
 
 def blocked_after(before: Blocked, entries: Sequence[Entry], trusted: TrustedKeys | None) -> Blocked:
@@ -62,8 +74,18 @@ def blocked_after(before: Blocked, entries: Sequence[Entry], trusted: TrustedKey
             except Refused:
                 ignored.append(entry.number)
                 continue
-        switch = entry.document["details"].get("switch", {})
-        subject = (str(switch.get("kind")), str(switch.get("name")))
+        if (subject := subject_of(entry)) is None:
+            ignored.append(entry.number)
+            continue
         (off.add if entry.action == "block" else off.discard)(subject)
     names = {kind: frozenset(name for of, name in off if of == kind) for kind in KINDS}
     return Blocked(bool(names["fleet"]), names["class"], names["asset"], tuple(ignored))
+
+
+def _is_subject(kind: Any, name: Any) -> bool:
+    return (
+        kind in KINDS
+        and isinstance(name, str)
+        and (kind == "fleet") == (name == "")
+        and len(name) <= NAME_CHARACTERS_MAX
+    )

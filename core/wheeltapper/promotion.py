@@ -20,8 +20,9 @@ def check_gates(gates: Iterable[Mapping[str, Any]]) -> None:
 
 
 def failed_gates(entry: Entry) -> list[str]:
-    """The gates that the release of a publish entry did not pass, in words."""
-    return [_in_words(gate) for gate in entry.document["gates"] if not gate["passed"]]
+    """The gates that the release of a publish entry did not pass, in words; one that says nothing was not passed."""
+    gates = [gate if isinstance(gate, Mapping) else {} for gate in entry.document["gates"]]
+    return [_in_words(gate) for gate in gates if gate.get("passed") is not True]
 
 
 def check_promotion(entries: Sequence[Entry], release: Entry, stage: str, override: str) -> None:
@@ -63,4 +64,4 @@ def _in_words(gate: Mapping[str, Any]) -> str:
     words = (("at_most", "at most"), ("at_least", "at least"))
     bounds = [f"{word} {gate[key]}" for key, word in words if gate.get(key) is not None]
     found = gate.get("found")
-    return f"{gate['output']} {gate['metric']}: expected {' and '.join(bounds) or 'a pass'}, found {found}"
+    return f"{gate.get('output')} {gate.get('metric')}: expected {' and '.join(bounds) or 'a pass'}, found {found}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,13 +23,12 @@ from wheeltapper.chain import (
     Entry,
     StageState,
     check_signature,
-    read_entry,
-    replay,
     sealed,
 )
-from wheeltapper.durable import chunks_of, locked, place_new, replace, sync_folder, write_temporary
+from wheeltapper.chain_reader import ChainReader
+from wheeltapper.durable import chunks_of, locked, make_folder, place_new, replace, sync_folder, write_temporary
 from wheeltapper.errors import NotFound, Refused, UsageError
-from wheeltapper.kill_switch import Blocked, blocked_after, switch_details
+from wheeltapper.kill_switch import Blocked, switch_details
 from wheeltapper.promotion import check_gates, check_promotion, rollback_target
 from wheeltapper.signing import Signer, TrustedKeys
 from wheeltapper.stage_pointer import check_pointer, pointer_bytes, read_pointer
@@ -61,7 +60,8 @@ class Registry:
     """A registry folder. Reading never writes; the first `publish` makes the folder.
 
     signer: signs what this object writes. trusted: only releases signed by one of these keys are resolved.
-    A read entry is kept, so an object never goes back behind what it has seen. Not for several threads at once.
+    A read entry is kept: an object never goes back behind what it has seen and counted (with `trusted`: what was
+    signed), and refuses a registry that does. Not for several threads at once.
     """
 
     def __init__(
@@ -78,39 +78,39 @@ class Registry:
         self._signer = signer
         self._trusted = trusted
         self._clock = clock
-        self._entries: list[Entry] = []
-        self._states: dict[str, StageState] = {}
-        self._blocked, self._judged = Blocked(), 0  # after so many entries
+        self._chain = ChainReader(self.path, trusted)
 
     # Reading
 
     def history(self) -> tuple[Entry, ...]:
-        """Every entry of the chain, oldest first. Raises NotFound (no registry) or Refused (a broken link)."""
-        self._refresh()
-        return tuple(self._entries)
+        """Every entry of the chain, oldest first. Raises NotFound (no registry) or Refused (a broken link, or a
+        registry put back in time)."""
+        self._chain.refresh()
+        return tuple(self._chain.entries)
 
     def stages(self) -> dict[str, StageState]:
         """Where each stage stands that holds a release."""
-        self._refresh()
-        return dict(self._states)
+        self._chain.refresh()
+        return dict(self._chain.states)
 
     def release(self, number: int) -> Release:
         """Release `number`, wherever it stands. Its pack is not read; see `check_pack`."""
-        self._refresh()
+        self._chain.refresh()
         return self._release(number)
 
     def resolve(self, stage: str, not_before: int = 0) -> Release:
         """What `stage` holds, ready to serve: chain whole, signatures trusted (where keys are pinned), pack unaltered.
 
-        `not_before` is the entry (`moved_by.number`) seen last time, kept by the caller across restarts: an older
-        state, as of a registry put back in time, is refused. Raises NotFound (nothing there) or Refused.
+        `not_before` is the entry (`moved_by.number`) seen last time, kept by the caller across restarts: a stage that
+        stands at an older one is refused (`newest` and `check_held` find more). Raises NotFound (nothing there) or
+        Refused.
         """
         _check_stage(stage)
         path = self.path / "stages" / stage
         pointer = read_pointer(path)  # read before the chain, which is written first and so holds at least as much
-        self._refresh()
-        check_pointer(path, pointer, self._entries)
-        state = self._states.get(stage)
+        self._chain.refresh()
+        check_pointer(path, pointer, self._chain.entries)
+        state = self._chain.states.get(stage)
         if state is None:
             raise NotFound(
                 f"{self.path}: the stage {stage} holds no release", "`wheeltapper release promote` puts one there"
@@ -118,7 +118,7 @@ class Registry:
         if state.entry < not_before:
             message = f"{self.path}: {stage} stands at entry {state.entry}, but entry {not_before} was seen before"
             raise Refused(message, "the registry was put back in time; publish or roll back with a new entry")
-        release = self._release(state.release, self._entries[state.entry - 1])
+        release = self._release(state.release, self._chain.entries[state.entry - 1])
         if self._trusted:
             check_signature(release.entry, self._trusted)
             check_signature(release.moved_by, self._trusted)
@@ -126,18 +126,33 @@ class Registry:
         return release
 
     def watch_token(self, stage: str) -> str:
-        """A text that changes when `stage` moves: a cheap question (one look for one file) to ask every second."""
+        """A text that changes when `stage` moves: a cheap question (one look at two files) to ask every second."""
         _check_stage(stage)
-        self._refresh()
-        state = self._states.get(stage)
+        self._chain.refresh()
+        state = self._chain.states.get(stage)
         return f"{state.entry}:{state.release}" if state else ""
 
     def blocked(self) -> Blocked:
         """What is switched off. Where keys are pinned, only what they signed counts."""
-        self._refresh()
-        self._blocked = blocked_after(self._blocked, self._entries[self._judged :], self._trusted)
-        self._judged = len(self._entries)
-        return self._blocked
+        self._chain.refresh()
+        return self._chain.blocked()
+
+    def newest(self) -> Entry | None:
+        """The newest entry that counts (where keys are pinned: that one of them signed) among those read so far.
+
+        Its number and sha256, kept by the caller across restarts, are what `check_held` wants; `sync` before.
+        """
+        return self._chain.newest()
+
+    def sync(self) -> None:
+        """Make what was read survive a power cut, whatever became of its writer."""
+        with suppress(OSError):  # a mount that cannot be synced from here: its server keeps what it shows
+            sync_folder(self.path / "releases")
+
+    def check_held(self, number: int, sha256: str) -> None:
+        """Raises Refused unless entry `number` is still the one with this digest: the registry was put back in time."""
+        self._chain.refresh()
+        self._chain.check_held(number, sha256)
 
     def check_pack(self, release: Release) -> None:
         """Raises Refused unless the release's pack has the bytes that were published."""
@@ -147,8 +162,8 @@ class Registry:
     def orphans(self, grace_s: float = 0.0) -> list[Path]:
         """What killed writers left more than `grace_s` ago: temporary files, and packs of no release. Younger ones may
         belong to a writer that is at work where the lock does not reach."""
-        self._refresh()
-        published = {entry.pack for entry in self._entries}
+        self._chain.refresh()
+        published = {entry.pack for entry in self._chain.entries}
         packs = [path for path in sorted((self.path / "packs").iterdir()) if path.name not in published]
         found = (*sorted((self.path / "tmp").iterdir()), *packs)
         until = time.time() - grace_s  # by the clock that dates files
@@ -156,7 +171,7 @@ class Registry:
 
     def verify(self) -> Verification:
         """Walk everything anew: links, signatures, packs, pointers. Damage is told, not raised."""
-        self._require()
+        self._chain.require()
         return verify_registry(self.path, self._trusted)
 
     # Writing
@@ -205,9 +220,9 @@ class Registry:
         with self._writing():
             release = self._release(number)
             if self._holds(stage) == number:
-                return self._release(number, self._entries[self._states[stage].entry - 1])
+                return self._release(number, self._chain.entries[self._chain.states[stage].entry - 1])
             self._check_expected(stage, expected)
-            check_promotion(self._entries, release.entry, stage, override)
+            check_promotion(self._chain.entries, release.entry, stage, override)
             self.check_pack(release)
             fields = {"pack": release.sha256, "gates": release.entry.document["gates"], "override": override}
             return self._release(number, self._append("promote", number, stage, who, why, fields))
@@ -224,7 +239,7 @@ class Registry:
         expected = self._holds(stage) if expect == AS_SEEN else expect
         with self._writing():
             self._check_expected(stage, expected)
-            number = rollback_target(self._entries, self._states.get(stage), stage, to)
+            number = rollback_target(self._chain.entries, self._chain.states.get(stage), stage, to)
             release = self._release(number)
             self.check_pack(release)
             fields = {"pack": release.sha256, "gates": release.entry.document["gates"]}
@@ -248,41 +263,29 @@ class Registry:
             found = self.orphans(grace_s)
             for path in found:
                 path.unlink()
+            for folder in {path.parent for path in found}:
+                sync_folder(folder)
             return [path.name for path in found]
 
     # How
 
     def _make(self) -> None:
-        """The folders; `releases` last, because that one makes it a registry."""
-        if (self.path / "releases").is_dir():
-            return
+        """The folders; `releases` last, because that one makes it a registry. Synced also where they are there, for
+        who made them may have been killed before."""
+        make_folder(self.path)
         for folder in ("packs", "stages", "tmp", "releases"):
-            (self.path / folder).mkdir(parents=True, exist_ok=True)
+            (self.path / folder).mkdir(exist_ok=True)
         sync_folder(self.path)
-        sync_folder(self.path.parent)
-
-    def _refresh(self) -> None:
-        """Read the entries that were added since."""
-        self._require()
-        previous = self._entries[-1].sha256 if self._entries else ""
-        while entry := read_entry(self.path / "releases", len(self._entries) + 1, previous):
-            self._entries.append(entry)
-            self._states = replay([entry], self._states)
-            previous = entry.sha256
-
-    def _require(self) -> None:
-        if not (self.path / "releases").is_dir():
-            raise NotFound(f"no registry at {self.path}", "`wheeltapper train … --registry DIR` makes one")
 
     def _holds(self, stage: str) -> int | None:
-        self._refresh()
-        state = self._states.get(stage)
+        self._chain.refresh()
+        state = self._chain.states.get(stage)
         return state.release if state else None
 
     def _release(self, number: int, moved_by: Entry | None = None) -> Release:
-        entry = self._entries[number - 1] if 1 <= number <= len(self._entries) else None
+        entry = self._chain.entries[number - 1] if 1 <= number <= len(self._chain.entries) else None
         if entry is None or entry.action != "publish":
-            published = [e.number for e in self._entries if e.action == "publish"]
+            published = [e.number for e in self._chain.entries if e.action == "publish"]
             shown = f"{published[0]} … {published[-1]}" if published else "none yet"
             raise NotFound(
                 f"{self.path}: no release {number} (releases: {shown})", "`wheeltapper release list` shows them"
@@ -297,15 +300,18 @@ class Registry:
     @contextmanager
     def _writing(self, anew: bool = False) -> Iterator[None]:
         """Alone among the writers, with the chain read again from its start and the pointers as it says."""
-        self._require()
+        self._chain.require()
         with locked(self.path / "lock"):
-            self._entries, self._states = [], {}
-            self._blocked, self._judged = Blocked(), 0
-            self._refresh()
+            sync_folder(self.path / "releases")  # a writer before may have been killed between its link and this
+            chain = ChainReader(self.path, self._trusted)
+            chain.refresh()
+            if newest := self._chain.newest():
+                chain.check_held(newest.number, newest.sha256)
+            self._chain = chain
             for stage in STAGES:
                 if not anew:
                     path = self.path / "stages" / stage
-                    check_pointer(path, read_pointer(path), self._entries)
+                    check_pointer(path, read_pointer(path), self._chain.entries)
                 self._point(stage)
             yield
 
@@ -332,13 +338,13 @@ class Registry:
     ) -> Entry:
         """Link a new entry to the chain and move the pointer of `stage`. The link is the moment at which it happens."""
         for _ in range(_CLAIMS_MAX):
-            number = len(self._entries) + 1
-            before = self._states.get(stage) if stage else None
+            number = len(self._chain.entries) + 1
+            before = self._chain.states.get(stage) if stage else None
             subject = number if release is None else release
             document = {
                 "format": FORMAT,
                 "number": number,
-                "previous": self._entries[-1].sha256 if self._entries else "",
+                "previous": self._chain.entries[-1].sha256 if self._chain.entries else "",
                 "action": action,
                 "release": subject,
                 "stage": stage,
@@ -354,11 +360,11 @@ class Registry:
             }
             temporary = write_temporary(self.path / "tmp", f"{number}.json", [sealed(document, self._signer)])
             placed = place_new(temporary, self.path / "releases" / f"{number}.json")
-            self._refresh()
+            self._chain.refresh()
             if placed:
                 if stage:
                     self._point(stage)
-                return self._entries[number - 1]
+                return self._chain.entries[number - 1]
             # A writer on another machine, whom the lock did not reach, took the number.
             if stage and release is not None:
                 self._check_expected(stage, before.release if before else None)
@@ -367,8 +373,8 @@ class Registry:
     def _point(self, stage: str) -> None:
         """Write the pointer of `stage` where it does not say what the chain says."""
         path = self.path / "stages" / stage
-        state = self._states.get(stage)
-        wanted = pointer_bytes(self._entries, state.entry) if state else None
+        state = self._chain.states.get(stage)
+        wanted = pointer_bytes(self._chain.entries, state.entry) if state else None
         if wanted is None:
             path.unlink(missing_ok=True)
         elif wanted != read_pointer(path):

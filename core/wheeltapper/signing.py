@@ -98,7 +98,7 @@ class TrustedKeys:
             raise Refused(f"{subject}: expected a signature by a trusted key, found none", _SIGN)
         if key_id not in self._keys:
             known = ", ".join(sorted(self._keys))
-            raise Refused(f"{subject}: expected a signature by one of {known}, found key {key_id}", _SIGN)
+            raise Refused(f"{subject}: expected a signature by one of {known}, found key {key_id[:99]}", _SIGN)
         try:
             self._keys[key_id].verify(bytes.fromhex(signature), _CONTEXT + message)
         except (InvalidSignature, ValueError):

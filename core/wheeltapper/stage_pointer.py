@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wheeltapper.chain import DAMAGED, Entry, entry_bytes
+from wheeltapper.durable import open_plain
 from wheeltapper.errors import Refused
+
+POINTER_BYTES_MAX = 4_096
 
 _REPAIR = "`wheeltapper release verify --repair` writes the pointers again from the chain"
 
@@ -21,8 +24,11 @@ def pointer_bytes(entries: Sequence[Entry], number: int) -> bytes:
 
 
 def read_pointer(path: Path) -> bytes | None:
+    """The bytes of a pointer, no more than a little beyond what one can have; None where there is none. Raises Refused
+    where it is no file."""
     try:
-        return path.read_bytes()
+        with open_plain(path) as stream:
+            return stream.read(POINTER_BYTES_MAX + 1)
     except FileNotFoundError:
         return None
 
@@ -33,9 +39,12 @@ def check_pointer(path: Path, raw: bytes | None, entries: Sequence[Entry]) -> No
     if raw is None:
         return
     try:
-        number = int(json.loads(raw)["entry"])
-    except (ValueError, TypeError, KeyError):
-        raise Refused(f"{path}: expected a pointer, found {raw[:60]!r}", _REPAIR) from None
+        found = json.loads(raw[:POINTER_BYTES_MAX])
+    except (ValueError, RecursionError):
+        found = None
+    number = found.get("entry") if isinstance(found, dict) else None
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise Refused(f"{path}: expected a pointer, found {raw[:60]!r}", _REPAIR)
     if number > len(entries):
         message = f"{path}: expected an entry up to {len(entries)}, where the chain ends, found {number}"
         raise Refused(message, DAMAGED)

@@ -8,6 +8,7 @@ from pathlib import Path
 from wheeltapper.chain import STAGES, Entry, check_signature, read_entry, replay
 from wheeltapper.durable import sha256_of
 from wheeltapper.errors import Refused
+from wheeltapper.kill_switch import subject_of
 from wheeltapper.signing import TrustedKeys
 from wheeltapper.stage_pointer import check_pointer, read_pointer
 
@@ -36,6 +37,8 @@ def verify_registry(path: Path, trusted: TrustedKeys | None) -> Verification:
                 check_signature(entry, trusted)
             except Refused as refusal:
                 found.findings.append(str(refusal))
+        if entry.action in ("block", "unblock") and subject_of(entry) is None:
+            found.findings.append(f"{path}: entry {entry.number} switches what has no name here, and does nothing")
         if entry.action == "publish":
             found.packs += 1
             found.findings.extend(pack_faults(path / "packs" / entry.pack, entry))
@@ -54,6 +57,8 @@ def pack_faults(path: Path, entry: Entry) -> list[str]:
         sha256 = sha256_of(path)
     except FileNotFoundError:
         return [f"{path}: expected the pack of release {entry.number}, found no file"]
+    except Refused as refusal:
+        return [str(refusal)]
     if sha256 != entry.pack:
         return [f"{path}: expected the pack of release {entry.number}, found other bytes (sha256 {sha256})"]
     return []

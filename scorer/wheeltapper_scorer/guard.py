@@ -45,9 +45,10 @@ class Guard:
                 if stamp == self._stamp:
                     continue
                 grants = await aside(read_grants, self._path)
-            except (CommandError, OSError) as error:
-                if str(error) != reason:
-                    reason = str(error)
+            except Exception as error:  # whatever it is, what serves must not end for it
+                found = str(error) if isinstance(error, CommandError | OSError) else f"{type(error).__name__}: {error}"
+                if found != reason:
+                    reason = found
                     logs.warning("grants not renewed", reason=reason)
                 continue
             self._stamp, reason = stamp, ""

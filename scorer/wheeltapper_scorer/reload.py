@@ -116,7 +116,7 @@ class Stage:
                 replace(write_temporary(self._path.parent, self._path.name, [line]), self._path)
             except OSError as error:  # obeyed and not remembered, an older state could come back with a restart
                 raise CommandError(
-                    f"{self._path}: cannot remember the newest entry of the registry: {error.strerror}", _WRITABLE
+                    f"{self._path}: cannot remember the entry that was seen last: {error.strerror}", _WRITABLE
                 ) from error
         self._seen = newest.number, newest.sha256
 
@@ -132,8 +132,8 @@ class Stage:
 
 
 def _remembered(path: Path) -> tuple[int, str]:
-    """The number and sha256 of the newest entry that was seen. No sha256, as scorers before 0.8 wrote it: the number is
-    that of the entry which moved the stage to what was served."""
+    """The number and sha256 of the newest entry that was seen. Without a sha256, as scorers once wrote it: the number
+    of the entry which moved the stage to what was served."""
     try:
         with open_plain(path) as stream:
             text = stream.read(_SEEN_BYTES_MAX).decode("ascii").strip()
@@ -142,7 +142,7 @@ def _remembered(path: Path) -> tuple[int, str]:
     except ValueError:
         text = "other bytes"
     except OSError as error:
-        raise CommandError(f"{path}: cannot read the newest entry that was seen: {error.strerror}", _WRITABLE) from error
+        raise CommandError(f"{path}: cannot read the entry that was served: {error.strerror}", _WRITABLE) from error
     if found := _SEEN.fullmatch(text):
         return int(found[1]), found[2] or ""
     raise Refused(f"{path}: expected the number and the sha256 of the newest entry that was seen, found {text[:99]!r}",
@@ -165,8 +165,8 @@ async def follow(
 ) -> None:
     """Look every `poll_s` seconds whether the token is still the `served` one, and swap where it is not, for ever.
 
-    A look or a pack that fails, in whatever way, leaves the old one serving. A pack is tried again ever more slowly, and
-    its reason is logged once; another token is tried at once.
+    A look or a pack that fails, in whatever way, leaves the old one serving. A pack is tried again ever more slowly,
+    and its reason is logged once; another token is tried at once.
     """
     failed, failures, retry_at, reason = "", 0, 0.0, ""
     while True:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
+from wheeltapper.chain import sealed
 from wheeltapper.errors import UsageError
 from wheeltapper.registry import Registry
 from wheeltapper.signing import Signer, TrustedKeys, generate_keys
@@ -85,6 +87,45 @@ def test_what_no_switch_can_name_is_refused(registry: Registry, kind: str, name:
     with pytest.raises(UsageError, match="expected an asset or a class"):
         registry.switch(kind, name, on=False, **WORDS)
     assert len(registry.history()) == 1
+
+
+DAMAGED: tuple[Any, ...] = (
+    None, [], "asset", 7, {}, {"kind": "asset"}, {"kind": ["asset"], "name": "a-1"}, {"kind": "asset", "name": None},
+    {"kind": "asset", "name": {}}, {"kind": "fleet", "name": "a-1"}, {"kind": "asset", "name": "x" * 1001},
+    {"kind": "site", "name": "of a later version"},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_switch_that_names_nothing_known_does_nothing_and_is_told(
+    registry: Registry, tmp_path: Path, pinned: bool
+) -> None:
+    """Signed or not: were it a broken chain, no later word would be heard."""
+    private, public, _ = generate_keys(tmp_path / "keys")
+    signer, trusted = Signer.from_file(private), TrustedKeys.from_files([public])
+    signing = Registry(registry.path, signer=signer)
+    signing.switch("asset", "a-1", on=False, **WORDS)
+    follower = Registry(registry.path, trusted=trusted if pinned else None)
+    for switch in DAMAGED:
+        for action in ("block", "unblock"):
+            append(registry.path, signer, action, {"switch": switch})
+            assert follower.blocked().assets == {"a-1"}
+    append(registry.path, signer, "block", {})
+    signing.switch("class", "press", on=False, **WORDS)
+    off = follower.blocked()
+    assert (off.fleet, off.classes, off.assets) == (False, {"press"}, {"a-1"})
+    assert off.ignored == tuple(range(3, 4 + 2 * len(DAMAGED)))
+    told = Registry(registry.path).verify().findings
+    assert len(told) == len(off.ignored)
+    assert "entry 3 switches what has no name here" in told[0]
+
+
+def append(path: Path, signer: Signer, action: str, details: dict[str, Any]) -> None:
+    """An entry that this version's writer would not make."""
+    last = Registry(path).history()[-1]
+    document = {**last.document, "number": last.number + 1, "previous": last.sha256, "action": action, "release": 0}
+    document |= {"pack": "", "stage": None, "from": None, "to": None, "details": details}
+    (path / "releases" / f"{last.number + 1}.json").write_bytes(sealed(document, signer))
 
 
 def test_the_words_of_the_command_line(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:

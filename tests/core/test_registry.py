@@ -347,9 +347,13 @@ def test_a_pointer_somebody_wrote_serves_nothing_until_it_is_repaired(tmp_path: 
     registry = registry_of(tmp_path)
     climb(registry, 1)
     path = registry.path / "stages" / "production"
-    for forged in (b"", b"{}", b"[]", b'{"entry":true}', b'{"entry":0}', path.read_bytes().replace(b"4", b"3", 1),
-                   (registry.path / "stages" / "qa").read_bytes()):  # fmt: skip
+    right = path.read_bytes()
+    for forged in (b"", b"{}", b"[]", b'{"entry":true}', b'{"entry":0}', right.replace(b"4", b"3", 1),
+                   (registry.path / "stages" / "qa").read_bytes(), b'{"entry":1e999}', b'{"entry":NaN}', b"[" * 200_000,
+                   b'{"entry":"4"}', b'{"entry":4.0}', b'{"entry":' + b"9" * 5_000 + b"}", b'{"entry":[4]}',
+                   b'{"entry":-' + b"9" * 3_000 + b"}", right + b" " * 5_000, b"\xff\xfe{"):  # fmt: skip
         path.write_bytes(forged)
+        assert len(registry.verify().findings) == 1
         with pytest.raises(Refused):
             registry.resolve("production")
         with pytest.raises(Refused):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import struct
@@ -17,12 +18,17 @@ import numpy as np
 from packs import small_content
 from presses import content
 from wheeltapper import warmth
+from wheeltapper.chain import STAGES, entry_bytes, sealed
 from wheeltapper.config import parse_fleet
-from wheeltapper.errors import CommandError, PackError
+from wheeltapper.errors import CommandError, NotFound, PackError
 from wheeltapper.features import KERNELS
 from wheeltapper.forest import margins
 from wheeltapper.live import LiveFleet
 from wheeltapper.pack import Pack, write_pack
+from wheeltapper.promotion import check_promotion, rollback_target
+from wheeltapper.registry import Registry
+from wheeltapper.signing import Signer, TrustedKeys, generate_keys
+from wheeltapper.stage_pointer import pointer_bytes
 from wheeltapper_gateway.spool import Kind, Spool
 from wheeltapper_gateway.wire import Columns, ProtocolError, decode_response
 from wheeltapper_proto import scoring_pb2 as pb
@@ -36,6 +42,8 @@ from wheeltapper_scorer.settings import Settings
 
 Target = Callable[[bytes], None]
 SETTINGS = Settings(assets_max=1_000, capacity_max=1_000, rows_max=512)
+_PACK = b"a pack"
+_PACK_SHA256 = hashlib.sha256(_PACK).hexdigest()
 FLEET_TOML = Path(__file__).parent / "fleet.toml"
 
 
@@ -180,9 +188,93 @@ def grants(data: bytes) -> None:
             return
 
 
+def registry(data: bytes) -> None:
+    """A registry that somebody else writes: pieces of JSON laid over good entries, linked to each other as they should
+    be, and any other piece as it is; the first piece is the pointer of production (none: what the chain says).
+
+    A reader that looks after each entry must find what a newcomer finds, and a registry without findings must serve.
+    """
+    pointer, *pieces = _pieces(data) or [b""]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        for name in ("releases", "stages", "packs"):
+            (path / name).mkdir()
+        (path / "packs" / _PACK_SHA256).write_bytes(_PACK)
+        follower = Registry(path)
+        for number, piece in enumerate(pieces, start=1):
+            with contextlib.suppress(CommandError):
+                follower.history()  # up to here it holds, unless an earlier one does not
+            (path / "releases" / f"{number}.json").write_bytes(_entry(piece, number, path))
+        with contextlib.suppress(CommandError):
+            chain, state = follower.history(), follower.stages().get("production")
+            (path / "stages" / "production").write_bytes(
+                pointer or (pointer_bytes(chain, state.entry) if state else b"")
+            )
+        _read(follower, path)
+
+
+def _read(follower: Registry, path: Path) -> None:
+    """Everything that a scorer and an operator ask, by whom they trust."""
+    for trusted in (None, _keys()[1]):
+        newcomer = Registry(path, trusted=trusted)
+        findings = newcomer.verify().findings
+        try:
+            chain, off = newcomer.history(), newcomer.blocked()
+        except CommandError:
+            if not findings:
+                raise
+            continue
+        off.covers("press", "a-1")
+        if trusted is None and (chain, off) != (follower.history(), follower.blocked()):
+            raise AssertionError("who looked after each entry found something else than who came last")
+        if (newest := newcomer.newest()) is not None:
+            newcomer.check_held(newest.number, newest.sha256)
+        try:
+            release = newcomer.resolve("production")
+        except NotFound:
+            continue  # nothing there, or a move to what was never published
+        except CommandError:
+            if not findings:
+                raise
+            continue
+        for stage in STAGES:
+            with contextlib.suppress(CommandError):
+                check_promotion(chain, release.entry, stage, "")
+            with contextlib.suppress(CommandError):
+                rollback_target(chain, newcomer.stages().get(stage), stage, None)
+
+
+def _entry(piece: bytes, number: int, path: Path) -> bytes:
+    """The bytes of a file of the chain: a JSON object's keys laid over those of a good entry, signed if it says so with
+    the key "s"; any other bytes as they are."""
+    try:
+        changes = json.loads(piece)
+    except (ValueError, RecursionError):
+        return piece
+    if not isinstance(changes, dict):
+        return piece
+    before = path / "releases" / f"{number - 1}.json"
+    previous = hashlib.sha256(before.read_bytes()).hexdigest() if number > 1 else ""
+    document = {"format": 1, "number": number, "previous": previous, "action": "publish", "release": number,
+                "pack": _PACK_SHA256, "stage": "production", "from": None, "to": number, "who": "a", "when": "",
+                "why": "b", "gates": [], "override": "", "details": {}, "key": "", "signature": ""}  # fmt: skip
+    signer = _keys()[0] if changes.pop("s", None) else None
+    try:
+        return sealed({**document, **changes}, signer) if signer else entry_bytes({**document, **changes})
+    except (ValueError, RecursionError, CommandError):
+        return piece
+
+
+@cache
+def _keys() -> tuple[Signer, TrustedKeys]:
+    with tempfile.TemporaryDirectory() as folder:
+        private, public, _ = generate_keys(folder)
+        return Signer.from_file(private), TrustedKeys.from_files([public])
+
+
 TARGETS: dict[str, Target] = {
     target.__name__: target
-    for target in (wire_stream, wire_unary, wire_answer, pack, journal, recovery, spool, fleet_toml, grants)
+    for target in (wire_stream, wire_unary, wire_answer, pack, journal, recovery, spool, fleet_toml, grants, registry)
 }
 
 
@@ -212,7 +304,27 @@ def seeds(name: str) -> list[bytes]:
         return [_good_spool(), b"\x00\x10\x02\x00ab" * 8]
     if name == "fleet_toml":
         return [FLEET_TOML.read_bytes()]
+    if name == "registry":
+        return _registries()
     return [b'[[grant]]\nidentity = "gw"\nassets = ["a-*", "[!b]?"]\nclasses = ["press"]\ngateways = ["x"]\n']
+
+
+def _registries() -> list[bytes]:
+    """A life of releases and switches, signed and not; and pointers and entries that are none."""
+    off = {"kind": "asset", "name": "a-1"}
+    gates = [{"output": "rul", "metric": "rmse", "found": 11.0, "at_most": 12.0, "passed": False}]
+    switch = {"action": "block", "release": 0, "pack": "", "stage": None, "to": None, "details": {"switch": off}}
+    life = [
+        {"stage": "candidate", "gates": gates, "s": 1},
+        {"action": "promote", "release": 1, "to": 1, "s": 1},
+        {"s": 1},
+    ]
+    life += [{"action": "rollback", "release": 1, "from": 3, "to": 1, "s": 1}, {**switch, "s": 1}, switch]
+    life += [{**switch, "action": "unblock", "details": {"switch": {"kind": "fleet", "name": ""}}}]
+    life += [{**switch, "details": {"switch": []}}]
+    entries = [json.dumps(one).encode() for one in life]
+    pointers = (b"", b'{"entry":2}', b'{"entry":1e999}', b"[" * 2_000)
+    return [b"".join(len(one).to_bytes(2, "little") + one for one in (pointer, *entries)) for pointer in pointers]
 
 
 def _conversation() -> list[bytes]:
