@@ -114,6 +114,15 @@ def small_content(seed: int = 1) -> PackContent:
     return PackContent("works", 7, KERNELS, classes, heads, assets, {"data": "a digest", "versions": {"numpy": "2"}})
 
 
+def lone_content() -> PackContent:
+    """`small_content` without its second class."""
+    content = small_content()
+    heads = (replace(head, parent=0 if head.level == 3 else -1) for head in content.heads if head.class_index == 0)
+    pump = replace(content.classes[0], golden_rows=None, golden_heads=None)
+    assets = tuple(replace(asset, heads=(0, 1)) for asset in content.assets if asset.class_index == 0)
+    return replace(content, classes=(pump,), heads=tuple(heads), assets=assets)
+
+
 def started_content() -> PackContent:
     """`small_content` where both classes also watch how far each asset has moved from its own start."""
     content = small_content()

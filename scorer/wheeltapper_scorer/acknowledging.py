@@ -38,7 +38,8 @@ class Acknowledging:
 
     def opened(self, message: scoring_pb2.Open, answer: scoring_pb2.Opened, raw: bytes, now_us: int) -> None:
         """The stream has opened, or has added assets. A later Open is kept as what is new in it: the journal repeats
-        all of them with every segment, and a gateway may send one before each block."""
+        all of them with every segment, and a gateway may send one before each block. Raises CallError JOURNAL_FAILED
+        before a durable stream is told a resume point that may be lost."""
         fresh = [i for i, handle in enumerate(answer.handles) if handle >= self._assets]
         self._assets += len(fresh)
         if self._told is None:
@@ -47,6 +48,8 @@ class Acknowledging:
             raw = _only(fresh, message)
         else:
             return
+        if self._is_durable:
+            self._journal.check()
         self._journal.opened(self._stream, raw, now_us)
         if self._is_durable and self._acker is None:
             self._acker = asyncio.create_task(self._acknowledge())

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from wheeltapper.durable import sync_folder
+from wheeltapper.durable import make_folder, sync_folder
 from wheeltapper.errors import CommandError, Refused
 
 _PARTS_MAX = 512  # buffers of one writev; the system's own limit is 1,024
@@ -40,7 +40,15 @@ class Disk(Protocol):
     def rename(self, old: str, new: str) -> None:
         """One step, over what is there; it survives a power cut when this returns."""
 
-    def remove(self, name: str) -> None: ...
+    def remove(self, name: str) -> None:
+        """It may be there again after a power cut."""
+
+    def truncate(self, name: str, size: int) -> None:
+        """Forget what lies behind so many bytes of a file."""
+
+    def sync(self, name: str) -> None:
+        """What can be read of a file survives a power cut when this returns: a process that was killed may have left
+        it in memory alone."""
 
 
 class Folder:
@@ -49,7 +57,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
             self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -76,7 +84,11 @@ class Folder:
     def create(self, name: str) -> File:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         made = _Appending(os.open(self.path / name, flags, 0o600))
-        sync_folder(self.path)
+        try:
+            sync_folder(self.path)
+        except OSError:
+            made.close()
+            raise
         return made
 
     def rename(self, old: str, new: str) -> None:
@@ -85,6 +97,16 @@ class Folder:
 
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
+
+    def truncate(self, name: str, size: int) -> None:
+        os.truncate(self.path / name, size)
+
+    def sync(self, name: str) -> None:
+        handle = os.open(self.path / name, os.O_RDONLY)
+        try:
+            os.fdatasync(handle)
+        finally:
+            os.close(handle)
 
 
 class _Appending:

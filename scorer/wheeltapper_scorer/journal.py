@@ -9,18 +9,15 @@ which is tried again and again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
-from wheeltapper import warmth
 from wheeltapper.live import LiveFleet
 
-from wheeltapper_scorer import kept_answers, logs
+from wheeltapper_scorer import logs
+from wheeltapper_scorer.copying import copied, on
 from wheeltapper_scorer.counters import Counters
 from wheeltapper_scorer.disk import Disk
 from wheeltapper_scorer.faults import CallError, Reason
@@ -29,9 +26,6 @@ from wheeltapper_scorer.recovery import Recovered
 from wheeltapper_scorer.resume import ResumePoints
 from wheeltapper_scorer.segments import Segments, retain, snapshots_of
 from wheeltapper_scorer.settings import Settings
-from wheeltapper_scorer.snapshot import RUN_BYTES_MAX, SnapshotFile, head_of
-
-T = TypeVar("T")
 
 _PAUSE_S = 0.000_5  # without a block for so long, a sync waits for no more
 _STATE_PER_JOURNAL = 2  # bytes of a snapshot for one byte of journal, at most
@@ -66,7 +60,8 @@ class Journal:
         self._segments = Segments(disk, recovered.segment)
         self._writer = threads or ThreadPoolExecutor(1, "wheeltapper journal")
         self._copier = threads or ThreadPoolExecutor(1, "wheeltapper snapshot")
-        self._recovered = recovered.reached  # the segment that this life goes on from
+        self._read = recovered.files  # this life goes on from them …
+        self._reached = recovered.reached  # … up to this record
         self._segment = recovered.segment  # all segments before it are on disk, and their blocks acknowledged
         self._last = recovered.record  # number of the newest record
         self._stream = recovered.streams
@@ -81,6 +76,7 @@ class Journal:
         self._work, self._room, self._snapshot_due = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._room.set()
         self._failed: OSError | None = None
+        self._unsafe: OSError | None = None  # what was read at the start is not on disk, and no snapshot holds it yet
         self._gaps = self._bridged = 0  # how often it failed, and for how many of these a snapshot has made up
         self._closing = self._is_hurried = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -88,15 +84,24 @@ class Journal:
             self._snapshot_due.set()
 
     async def start(self) -> None:
-        """Begin the first segment; where that cannot be, the journal begins as one that failed."""
+        """Make safe what was read, and begin the first segment. Where either cannot be, the journal begins as one that
+        failed; what was read and is not safe is so with the first snapshot, and until then no stream is durable."""
+        is_safe = False
         try:
-            await _on(self._writer, self._segments.begin, self._segments.number)
+            await on(self._writer, self._sync_what_was_read)
+            is_safe = True
+            await on(self._writer, self._segments.begin)
         except OSError as error:
+            self._unsafe = None if is_safe else error
             self._fail(error)
         else:
-            self._add(Kind.BASIS, 0, _basis(self._recovered), 0)
-            self._begin_records(Kind.REOPEN)
+            self._begin_records(Kind.REOPEN, self._reached)
         self._tasks.append(asyncio.create_task(self._write()))
+
+    def _sync_what_was_read(self) -> None:
+        """A killed process may have left it to the system, and resume points are told of it."""
+        for name in self._read:
+            self._disk.sync(name)
 
     async def close(self, snapshot_s: float = 60.0) -> None:
         """Write and sync what is left, and end. A disk that has failed is tried once more: with a snapshot, which may
@@ -108,8 +113,7 @@ class Journal:
         hurry.cancel()
         if self.has_gap:
             logs.warning("journal ends with a gap", lost="what was answered and not durable since the disk failed")
-        with contextlib.suppress(OSError):
-            await _on(self._writer, self._segments.give_up)
+        await on(self._writer, self._segments.give_up)
         self._writer.shutdown()
         self._copier.shutdown()
 
@@ -119,7 +123,8 @@ class Journal:
 
     @property
     def failed(self) -> bool:
-        return self._failed is not None
+        """Whether durable streams are refused."""
+        return self._failed is not None or self._unsafe is not None
 
     @property
     def has_gap(self) -> bool:
@@ -128,8 +133,9 @@ class Journal:
 
     def check(self) -> None:
         """Raises CallError JOURNAL_FAILED while nothing can be made durable."""
-        if self._failed is not None:
-            raise self._refusal(self._failed)
+        error = self._failed or self._unsafe
+        if error is not None:
+            raise self._refusal(error)
 
     def _refusal(self, error: OSError) -> CallError:
         return CallError(
@@ -180,7 +186,8 @@ class Journal:
 
     async def _all_on_disk(self) -> None:
         """Wait until everything appended so far is on disk. Raises CallError JOURNAL_FAILED."""
-        self.check()
+        if self._failed is not None:
+            raise self._refusal(self._failed)
         if self._last > self._synced:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._wanted = self._last
@@ -200,8 +207,10 @@ class Journal:
             self._release = now
             self._add(Kind.RELEASE, 0, json.dumps({"release": now[0], "pack": now[1]}).encode(), 0)
 
-    def _begin_records(self, kind: Kind) -> None:
-        """What a segment must begin with so that it can be read without the ones before."""
+    def _begin_records(self, kind: Kind, after: int | None) -> None:
+        """What a segment must begin with so that it can be read without the ones before. after: the record that it goes
+        on from; None where only a snapshot can say."""
+        self._add(Kind.BASIS, 0, json.dumps({"after": after}).encode(), 0)
         self._release = None
         self._tell_release()
         for stream, opens in self._streams.items():
@@ -230,9 +239,9 @@ class Journal:
             written = records[-1].number if records else self._wanted
             is_full = self._segments.bytes + written_bytes > self._settings.segment_bytes_max
             if is_full:
-                self._begin_records(Kind.REOPEN)
+                self._begin_records(Kind.REOPEN, self._last)
             try:
-                await _on(self._writer, self._put, records, sync, is_full)
+                await on(self._writer, self._put, records, sync, is_full)
             except OSError as error:
                 self._fail(error)
                 if self._closing:
@@ -270,7 +279,7 @@ class Journal:
         if sync:
             self._segments.sync()
         if is_full:
-            self._segments.begin(self._segments.number + 1)
+            self._segments.begin()
 
     def _advance(self, number: int) -> None:
         self._synced = max(self._synced, number)
@@ -301,23 +310,19 @@ class Journal:
 
     async def _try_again(self) -> None:
         """A new segment, behind whatever the failed one holds: a sync that failed is never asked again."""
-        number = self._segments.number + 1
         try:
-            await _on(self._writer, self._segments.begin, number)
-            await _on(self._writer, self._segments.sync)
+            await on(self._writer, self._segments.begin)
         except OSError as error:
             self._failed = error
-            self._segments.give_up()
             if not self._closing:
                 asyncio.get_running_loop().call_later(self._settings.journal_retry_s, self._work.set)
             return
-        self._failed, self._segment = None, number
+        self._failed, self._segment = None, self._segments.number
         self._wanted = self._synced = self._last
-        self._add(Kind.BASIS, 0, _basis(None), 0)
-        self._begin_records(Kind.OPEN)  # with attributes: their first Open may not have been kept
+        self._begin_records(Kind.OPEN, None)  # with attributes: their first Open may not have been kept
         self._snapshot_due.set()
         self._work.set()
-        logs.info("journal works again", segment=number)
+        logs.info("journal works again", segment=self._segment)
 
     async def _keep_snapshots(self) -> None:
         while True:
@@ -327,8 +332,9 @@ class Journal:
                 continue  # a journal that works again asks for one, which then goes on in its new segment
             try:
                 await self._take_snapshot()
-            except (OSError, CallError) as error:
-                logs.warning("snapshot failed", reason=str(error))
+            except Exception as error:  # without snapshots the journal grows for ever: whatever it is, try again
+                is_known = isinstance(error, OSError | CallError)
+                logs.warning("snapshot failed", reason=str(error) if is_known else repr(error))
                 if self._closing:
                     break
                 await asyncio.sleep(self._settings.journal_retry_s)
@@ -337,45 +343,23 @@ class Journal:
                 self._work.set()  # a journal that closes may be waiting for it
 
     async def _take_snapshot(self) -> None:
-        """Copy between blocks, write on a thread of its own, and let go of what the journal needs no more."""
+        """And let go of what the journal needs no more."""
         self._since_snapshot_bytes = 0
-        number, pack, began = self._segment, self._fleet.pack.sha256, asyncio.get_running_loop().time()
-        gaps = self._gaps
-        classes = warmth.describe(self._fleet)
-        head = head_of(self._fleet, classes, self._last, self._points.state())
-        file = await _on(self._copier, SnapshotFile, self._disk, number, head)
-        try:
-            for class_number, state in enumerate(classes):
-                for begin, end in warmth.runs(self._fleet, state, RUN_BYTES_MAX):
-                    if self._fleet.pack.sha256 != pack:  # another layout, maybe: begin anew
-                        self._snapshot_due.set()
-                        return
-                    copied = warmth.save_rows(self._fleet, state.name, begin, end)
-                    await _on(self._copier, file.add_run, class_number, begin, end, self._last, copied)
-            for answers in self._points.answers.state():
-                await _on(self._copier, _add_answers, file, *answers)
-            await self._all_on_disk()  # an answer must not outlive the record that moved the windows
-            if self._gaps != gaps:  # some answers here are of blocks that a failure forgot: begin anew
-                self._snapshot_due.set()
-                return
-            await _on(self._copier, file.finish)
-            self._snapshot_bytes, self._bridged = file.size, gaps
-        finally:
-            file.close()
+        number, gaps, began = self._segment, self._gaps, asyncio.get_running_loop().time()
+
+        async def is_kept() -> bool:
+            await self._all_on_disk()
+            return self._gaps == gaps  # a failure forgets records
+
+        what = self._fleet, self._points, self._stream
+        size = await copied(self._disk, self._copier, number, *what, lambda: self._last, is_kept)
+        if size is None:
+            self._snapshot_due.set()
+            return
+        self._snapshot_bytes, self._bridged, self._unsafe = size, gaps, None
         before = [one for one in snapshots_of(self._disk) if one < number]
-        await _on(self._copier, retain, self._disk, before[-1] if before else 0)  # one to fall back on
+        await on(self._copier, retain, self._disk, before[-1] if before else 0)  # one to fall back on
         self._counters.snapshots += 1
         took_s = round(asyncio.get_running_loop().time() - began, 3)
-        logs.info("snapshot", segment=number, assets=sum(len(state.assets) for state in classes), seconds=took_s)
-
-
-def _basis(segment: int | None) -> bytes:
-    return json.dumps({"after": segment}).encode()
-
-
-def _add_answers(file: SnapshotFile, *answers: Any) -> None:
-    file.add_answers(kept_answers.pack(*answers))
-
-
-async def _on(threads: Executor, work: Callable[..., T], *arguments: Any) -> T:
-    return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
+        assets = sum(len(self._fleet.assets(name)) for name in self._fleet.class_names())
+        logs.info("snapshot", segment=number, assets=assets, seconds=took_s)

@@ -11,7 +11,7 @@ import json
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,12 @@ from wheeltapper.live import LiveFleet
 from wheeltapper.pack import Pack
 from wheeltapper_proto import scoring_pb2
 
-from wheeltapper_scorer import logs, wire
+from wheeltapper_scorer import logs, opening, wire
 from wheeltapper_scorer.disk import Disk
 from wheeltapper_scorer.faults import CallError
 from wheeltapper_scorer.records import Kind, Record
 from wheeltapper_scorer.resume import ResumePoints, points_of
-from wheeltapper_scorer.segments import read_segment, segments_of, snapshots_of
+from wheeltapper_scorer.segments import read_segment, segment_name, segments_of, snapshot_name, snapshots_of
 from wheeltapper_scorer.session import Session
 from wheeltapper_scorer.settings import Settings
 from wheeltapper_scorer.snapshot import Restored, read_snapshot
@@ -43,17 +43,18 @@ FindPack = Callable[[int, str], Pack | None]  # release and hex sha256 → the p
 
 @dataclass(slots=True)
 class Recovered:
-    """What a scorer goes on with. Numbers of records and segments begin after any that were ever given."""
+    """What a scorer goes on with. Numbers of records, segments and streams begin after any that were ever given."""
 
     fleet: LiveFleet
     points: ResumePoints
     record: int = 0
     segment: int = 1
-    reached: int = 0  # the segment up to which nothing is missing
+    reached: int = 0  # the record up to which nothing is missing
     blocks: int = 0
     rows: int = 0
     unread_bytes: int = 0  # behind the valid beginning of a segment: a torn tail, or damage
     streams: int = 0  # the highest number of a stream
+    files: list[str] = field(default_factory=list)  # that all this was read from; maybe none of it is on disk yet
     warnings: int = 0
     seconds: float = 0.0
 
@@ -88,7 +89,7 @@ class _Replay:
         )
         self._sessions: dict[int, tuple[Session, scoring_pb2.Open]] = {}
         self._position = -1
-        self._has_snapshot = self._is_behind_gap = False
+        self._is_behind_gap = False
         self._since: dict[str, NDArray[np.int64]] = {}
         self.found = Recovered(self._fleet(release, pack.sha256), points_of(settings))
 
@@ -96,11 +97,10 @@ class _Replay:
         segments = segments_of(self._disk)
         snapshots = snapshots_of(self._disk)
         first = self._restore(snapshots, segments)
-        self._has_snapshot, segments = first > 0, [one for one in segments if one >= first]
+        segments = [one for one in segments if one >= first]
         for place, number in enumerate(segments):
             self._replay_segment(number, is_first=place == 0)
         self.found.segment = max([0, *segments, *snapshots]) + 1
-        self.found.streams = max(self._sessions, default=0)
 
     def _fleet(self, release: int, sha256: str) -> LiveFleet:
         """An empty fleet of that pack, or of the one that will serve where it is gone."""
@@ -119,6 +119,7 @@ class _Replay:
             except _FOREIGN as error:
                 self._warn(f"snapshot {number} is of no use: {error}")
                 continue
+            self.found.files.append(snapshot_name(number))
             return number
         if segments and segments[0] != 1:
             self._warn(f"no snapshot is left: windows begin with segment {segments[0]}")
@@ -130,30 +131,37 @@ class _Replay:
         self.found.points.restore(restored.points)
         newest = max((int(since.max(initial=0)) for since in self._since.values()), default=0)
         self.found.record = max(self.found.record, restored.position, newest)
+        self.found.reached = max(self.found.reached, restored.position)
+        self.found.streams = max(self.found.streams, restored.streams)
 
     def _replay_segment(self, number: int, is_first: bool) -> None:
         records = read_segment(self._disk, number)
+        self.found.files.append(segment_name(number))
         for record in records:
             self.found.record = max(self.found.record, record.number)
+            self.found.streams = max(self.found.streams, record.stream)
             try:
                 if record.kind == Kind.BASIS:
-                    self._is_behind_gap = self._lacks(json.loads(bytes(record.payload))["after"], is_first)
+                    self._is_behind_gap = self._lacks(json.loads(bytes(record.payload))["after"], record, is_first)
+                    self._sessions.clear()  # what is still open follows
                 self._replay(record)
             except _FOREIGN as error:
                 self._warn(f"record {record.number} could not be replayed: {error}")
+            if not self._is_behind_gap:
+                self.found.reached = max(self.found.reached, record.number)
         if self._is_behind_gap:
             self._warn(f"segment {number} is behind a gap that no snapshot bridges: only what is durable comes back")
-        else:
-            self.found.reached = number
         unread = len(records.data) - records.valid
         if unread:
             self.found.unread_bytes += unread
             self._warn(f"segment {number} ends after {records.valid:,} bytes; {unread:,} behind it are torn or damaged")
 
-    def _lacks(self, after: int | None, is_first: bool) -> bool:
-        """Whether something is missing between what was replayed and a segment that goes on from segment `after`."""
-        if is_first:  # it goes on from the snapshot; without one nothing better is left
-            return after is None and not self._has_snapshot
+    def _lacks(self, after: int | None, begin: Record, is_first: bool) -> bool:
+        """Whether something is missing between what was replayed and a segment that goes on from record `after`."""
+        if begin.number <= self._position:
+            return False  # the snapshot holds what came before
+        if is_first and self._position < 0:
+            return after is None  # else nothing better is left
         return after != self.found.reached
 
     def _replay(self, record: Record) -> None:
@@ -195,12 +203,22 @@ class _Replay:
             return
         if record.kind == Kind.REOPEN:  # a later one may have said otherwise of its attributes
             del request.attributes[:], request.attribute_values[:]
-        session, told = self._sessions.get(record.stream) or (
-            Session(self.found.fleet, self._settings, self.found.points),
-            request,
-        )
+        known = self._sessions.get(record.stream)
+        if known is None or (record.kind == Kind.OPEN and self._is_another(known[1], request)):
+            known = Session(self.found.fleet, self._settings, self.found.points), request
+        session, told = known
         session.open(request)
         self._sessions[record.stream] = session, told
+
+    def _is_another(self, told: scoring_pb2.Open, request: scoring_pb2.Open) -> bool:
+        """Whether an Open is not of the stream that is known under its number: that one's end is missing, and a journal
+        of before the basis gave its number again."""
+        try:
+            speaker = opening.speaker(told, self.found.fleet.class_names(), self._settings)
+            opening.check_again(speaker, request)
+        except CallError:
+            return True
+        return False
 
     def _block(
         self, session: Session, told: scoring_pb2.Open, block: wire.Readings | wire.Events, record: Record

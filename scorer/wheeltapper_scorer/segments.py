@@ -5,6 +5,7 @@ Nothing here is asynchronous: one thread writes, and what it says is on disk is 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 
@@ -13,49 +14,70 @@ from wheeltapper_scorer.records import Reader, Record, Writer
 
 _SEGMENT = re.compile(r"segment-(\d{12})\.journal")
 _SNAPSHOT = re.compile(r"snapshot-(\d{12})\.state")
+_HALF_WRITTEN = re.compile(r"snapshot-\d{12}\.state\.tmp")
 
 
 class Segments:
-    """The end of a journal. After an OSError the open segment is given up: `begin` another one."""
+    """The end of a journal. After an OSError give the open segment up, and `begin` another one."""
 
-    def __init__(self, disk: Disk, number: int) -> None:
+    def __init__(self, disk: Disk, first: int) -> None:
+        """first: number of the segment that is begun first."""
         self._disk = disk
-        self.number = number  # of the open segment, or the one to be begun next
+        self._next = first
         self._file: File | None = None
-        self._writer = Writer(number)
-        self._unsynced = False
+        self._writer = Writer(first)
+        self._synced_bytes = 0
+
+    @property
+    def number(self) -> int:
+        """Of the newest segment."""
+        return self._next - 1
 
     @property
     def bytes(self) -> int:
         return self._writer.bytes
 
-    def begin(self, number: int) -> None:
-        """Close the open segment and begin one of that number."""
-        if self._file is not None:
-            self.sync()
+    def begin(self) -> None:
+        """Close the open segment and begin the next one, which is on disk. Where that fails nothing is left of it, and
+        its number is the next one's again: a disk that stays full fills up with nothing of ours."""
+        self.sync()
+        self.give_up()
+        name, writer = segment_name(self._next), Writer(self._next)
+        try:
+            self._file = self._disk.create(name)
+            self._file.append([writer.opening])
+            self._file.sync()
+        except OSError:
             self.give_up()
-        self.number, self._writer = number, Writer(number)
-        self._file = self._disk.create(segment_name(number))
-        self._file.append([self._writer.opening])
-        self._unsynced = True
+            with contextlib.suppress(OSError):
+                self._disk.remove(name)
+            raise
+        self._next, self._writer, self._synced_bytes = self._next + 1, writer, writer.bytes
 
     def append(self, records: Sequence[Record]) -> None:
         """Hand records to the system: they survive this process, and a power cut after `sync`."""
         if self._file is None:
             raise OSError("the journal has no open segment")
-        self._unsynced = True
         self._file.append([part for record in records for part in self._writer.encode(record)])
 
     def sync(self) -> None:
-        if self._file is not None and self._unsynced:
+        if self._file is None or self._synced_bytes == self._writer.bytes:
+            return
+        try:
             self._file.sync()
-            self._unsynced = False
+        except OSError:
+            # The system may take these bytes for written from now on: the next process would read and believe them.
+            with contextlib.suppress(OSError):
+                self._disk.truncate(segment_name(self.number), self._synced_bytes)
+            raise
+        self._synced_bytes = self._writer.bytes
 
     def give_up(self) -> None:
         """Write no more to the open segment, whose end may be torn; never sync again what a sync has failed for."""
         file, self._file = self._file, None
         if file is not None:
-            file.close()
+            with contextlib.suppress(OSError):
+                file.close()
 
 
 def segment_name(number: int) -> str:
@@ -84,7 +106,7 @@ def retain(disk: Disk, from_number: int) -> None:
     """Delete segments and snapshots before a number, and half-written snapshots."""
     for name in disk.names():
         found = _SEGMENT.fullmatch(name) or _SNAPSHOT.fullmatch(name)
-        if (found and int(found[1]) < from_number) or name.endswith(".tmp"):
+        if (found and int(found[1]) < from_number) or _HALF_WRITTEN.fullmatch(name):
             disk.remove(name)
 
 

@@ -7,6 +7,7 @@ the whole is what an undisturbed scorer would hold.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ class Restored:
     fleet: LiveFleet
     position: int  # of the journal, when the snapshot began
     points: list[list[Any]]
+    streams: int  # the highest number that was given to one by then
     since: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
 
@@ -46,11 +48,16 @@ class SnapshotFile:
 
     def __init__(self, disk: Disk, number: int, head: dict[str, Any]) -> None:
         self._disk, self._name = disk, snapshot_name(number)
-        self._file = disk.create(self._name + ".tmp")
+        self._temporary = self._name + ".tmp"
         self._writer = Writer(number)
-        self._count = 0
-        self._file.append([self._writer.opening])
-        self._append(Kind.HEAD, 0, json.dumps(head).encode())
+        self._count, self._is_there = 0, False
+        self._file = disk.create(self._temporary)
+        try:
+            self._file.append([self._writer.opening])
+            self._append(Kind.HEAD, 0, json.dumps(head).encode())
+        except OSError:
+            self.close()
+            raise
 
     def add_run(self, class_number: int, begin: int, end: int, position: int, state: bytes) -> None:
         self._append(Kind.ROWS, class_number, _RUN.pack(begin, end, position) + state)
@@ -67,23 +74,31 @@ class SnapshotFile:
     def finish(self) -> None:
         self._append(Kind.END, 0, b"")
         self._file.sync()
-        self._disk.rename(self._name + ".tmp", self._name)
+        self._disk.rename(self._temporary, self._name)
+        self._is_there = True
 
     def close(self) -> None:
-        """Let go of the file, finished or not; a half-written one is deleted with the next snapshot."""
-        self._file.close()
+        """Let go of the file. Nothing is left of a half-written one, which may be most of what a full disk holds."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        with contextlib.suppress(OSError):
+            if not self._is_there:
+                self._disk.remove(self._temporary)
 
     def _append(self, kind: Kind, stream: int, payload: bytes) -> None:
         self._file.append(self._writer.encode(Record(self._count, kind, stream, 0, payload)))
         self._count += 1
 
 
-def head_of(fleet: LiveFleet, classes: Sequence[ClassState], position: int, points: list[list[Any]]) -> dict[str, Any]:
-    """What a snapshot begins with."""
+def head_of(
+    fleet: LiveFleet, classes: Sequence[ClassState], position: int, points: list[list[Any]], streams: int = 0
+) -> dict[str, Any]:
+    """What a snapshot begins with. streams: the highest number that was given to one."""
     return {
         "release": fleet.release,
         "pack": fleet.pack.sha256,
         "position": position,
+        "streams": streams,
         "classes": [state.as_dict() for state in classes],
         "points": points,
     }
@@ -127,4 +142,4 @@ def _begun(head: dict[str, Any], classes: Sequence[ClassState], fleet: LiveFleet
     for state in classes:
         if state.assets:
             fleet.open_assets(state.name, state.assets)
-    return Restored(fleet, head["position"], head["points"], since)
+    return Restored(fleet, head["position"], head["points"], head.get("streams", 0), since)

@@ -255,21 +255,9 @@ def test_a_swap_keeps_windows_and_changes_scores_only() -> None:
     assert rest[1].features is not None
     assert rest[0].features.tobytes() == rest[1].features.tobytes(), "windows were placed anew under other regimes"
     assert rest[0].values.tobytes() == rest[1].values.tobytes()
-    lone = dataclasses.replace(
-        packs.small_content(),
-        classes=packs.small_content().classes[:1],
-        heads=tuple(h for h in packs.small_content().heads if h.class_index == 0),
-        assets=tuple(a for a in packs.small_content().assets if a.class_index == 0),
-    )
-    lone = dataclasses.replace(
-        lone,
-        heads=tuple(dataclasses.replace(h, parent=0 if h.level == 3 else -1) for h in lone.heads),
-        assets=tuple(dataclasses.replace(a, heads=(0, 1)) for a in lone.assets),
-        classes=(dataclasses.replace(lone.classes[0], golden_rows=None, golden_heads=None),),
-    )
     fleet.open_assets("fan", ["f"])
     with pytest.raises(Refused, match="fan"):
-        fleet.swap(Pack.from_bytes(write_pack(lone)), 3)
+        fleet.swap(Pack.from_bytes(write_pack(packs.lone_content())), 3)
     assert fleet.release == 2
 
 

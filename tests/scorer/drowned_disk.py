@@ -1,4 +1,5 @@
-"""A disk in memory that forgets what was not synced, fills up, and loses power before or after any of its steps."""
+"""A disk in memory that forgets what was not synced, names included, fills up, and loses power before or after any of
+its steps."""
 
 from __future__ import annotations
 
@@ -25,17 +26,45 @@ class DrownedDisk:
         self.trace: list[str] = []  # all that happened; others may add what they saw
         self.flipped: set[str] = set()
         self._files: dict[str, tuple[bytearray, int]] = {}  # content, how much of it is synced
+        self._forsaken: set[str] = set()  # files of which a sync failed: the rest of them is never written any more
+        self._before: list[dict[str, tuple[bytearray, int] | None]] = []  # changes of names, undone
 
     def power_on(self, keep_unsynced: bool) -> None:
-        """After a crash of the process all is there; after one of the machine, some beginning of what was not synced,
-        of which the last byte may be wrong."""
+        """After a crash of the process all is there, synced or not. After one of the machine some beginning of what was
+        not synced is there, of which the last byte may be wrong, and of the names as many changes as it had come to."""
         self.dead, self.cut_at, self.fails = False, -1, range(0)
-        for name, (content, synced) in self._files.items():
-            kept = len(content) if keep_unsynced else self.rng.randint(synced, len(content))
-            if kept > synced and not keep_unsynced and self.rng.random() < 0.3:
-                content[kept - 1] ^= 1 << self.rng.randrange(8)
-            self._files[name] = (content[:kept], kept)
+        if not keep_unsynced:
+            self._lose_names()
+            for name, (content, synced) in self._files.items():
+                kept = self.rng.randint(synced, len(content))
+                if kept > synced and self.rng.random() < 0.3:
+                    content[kept - 1] ^= 1 << self.rng.randrange(8)
+                self._files[name] = (content[:kept], kept)
+            self._forsaken.clear()
         self.trace.append(f"power on {self.digest():08x}")
+
+    def _lose_names(self) -> None:
+        for undone in reversed(self._before[self.rng.randint(0, len(self._before)) :]):
+            for name, before in undone.items():
+                if before is None:
+                    self._files.pop(name, None)
+                else:
+                    self._files[name] = before
+        self._before.clear()
+
+    def _rename(self, change: dict[str, tuple[bytearray, int] | None]) -> None:
+        """Files under other names, None where one is no more; on disk with the next sync of the folder."""
+        self._before.append({name: self._files.get(name) for name in change})
+        for name, file in change.items():
+            self._forsaken.discard(name)
+            if file is None:
+                self._files.pop(name, None)
+            else:
+                self._files[name] = file
+
+    def _sync_folder(self) -> None:
+        if not self.lies:
+            self._before.clear()
 
     def digest(self) -> int:
         """A checksum of all files."""
@@ -77,19 +106,37 @@ class DrownedDisk:
         return memoryview(bytes(self._files[name][0]))
 
     def create(self, name: str) -> _DrownedFile:
-        if self.step("create", name):
-            self._files[name] = (bytearray(), 0)
-        self._survive()
+        self._change_names("create", name, {name: (bytearray(), 0)})
         return _DrownedFile(self, name)
 
     def rename(self, old: str, new: str) -> None:
-        if self.step("rename", old):
-            self._files[new] = self._files.pop(old)
+        self._change_names("rename", old, {new: self._files[old], old: None})
+
+    def _change_names(self, step: str, name: str, change: dict[str, tuple[bytearray, int] | None]) -> None:
+        """Two things, of which a cut or a failure may leave the first one alone."""
+        try:
+            happens = self.step(step, name)
+        except OSError as error:
+            if error.errno != errno.EROFS and self.rng.random() < 0.5:
+                self._rename(change)
+            raise
+        if happens or self.rng.random() < 0.5:
+            self._rename(change)
+        if happens:
+            self._sync_folder()
         self._survive()
 
     def remove(self, name: str) -> None:
         if self.step("remove", name):
-            del self._files[name]
+            self._rename({name: None})
+        self._survive()
+
+    def truncate(self, name: str, size: int) -> None:
+        if self.step("truncate", name):
+            content, synced = self._files[name]
+            self._files[name] = (content[:size], min(synced, size))
+            if size <= synced:
+                self._forsaken.discard(name)
         self._survive()
 
     def append_to(self, name: str, data: bytes) -> None:
@@ -105,7 +152,13 @@ class DrownedDisk:
 
     def sync(self, name: str) -> None:
         content, _ = self._files[name]
-        if self.step("sync", name) and not self.lies:
+        try:
+            happens = self.step("sync", name)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                self._forsaken.add(name)
+            raise
+        if happens and not self.lies and name not in self._forsaken:
             self._files[name] = (content, len(content))
         self._survive()
 

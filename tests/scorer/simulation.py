@@ -11,7 +11,7 @@ import errno
 import random
 from collections import Counter
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,6 +66,7 @@ class Life:
     seen: Counter[str]
     swap_at: int = -1  # blocks settled until another release serves; −1: never
     stop_after_s: float = -1.0  # −1: nobody stops it
+    resumed: dict[str, int] = field(default_factory=dict)  # where durable gateways were told to go on, in any life
     fleet: LiveFleet | None = None
     journal: Journal | None = None
 
@@ -77,6 +78,8 @@ class Life:
         self.fleet = recovered.fleet
         for one in taken or []:
             one.comes_back(recovered.fleet, whole)
+        for name, sequence in self.resumed.items():
+            assert recovered.points.resume(name, 1, durable=True) >= sequence, f"{name} went on behind what is gone"
         journal = self.journal = Journal(disk, recovered, SETTINGS, counters, Threads(self.time))
         points, clock = recovered.points, self.time.clock()
         service = ScoringService(recovered.fleet, SETTINGS, counters, points, journal, clock=clock)
@@ -98,6 +101,9 @@ class Life:
 
     async def _work(self, service: ScoringService, journal: Journal, everybody: list[Site | Caller]) -> None:
         await journal.start()
+        if not journal.failed:
+            durable = [one.name for one in everybody if isinstance(one, Site) and one.durable]
+            self.resumed.update({name: service._points.resume(name, 1, durable=True) for name in durable})
         stopped = asyncio.Event()
 
         async def go_on(one: Site | Caller) -> None:
@@ -210,15 +216,19 @@ def _lives(plan: Plan, disk: DrownedDisk) -> Counter[str]:
         site.cuts = random.Random(f"lines of {site.name} {plan.seed}") if gateway.breaks else None
     durable, taken = [site for site in sites if site.durable], [Taken(site) for site in sites if not site.durable]
     everybody, whole, life, ends = [*sites, *callers], True, None, list(plan.ends)
+    resumed = dict[str, int]()
+    killed = False  # the life before, with the process alone: what it had not synced is still there
     while not all(one.done for one in everybody):
         end = ends.pop(0) if ends else End()
-        life = Life(disk, time, seen, stop_after_s=end.stop_after_s)
+        life = Life(disk, time, seen, stop_after_s=end.stop_after_s, resumed=resumed)
         disk.cut_at = disk.steps + end.cut_after if end.cut_after else -1
         disk.fails = range(disk.steps + end.fails_after, disk.steps + end.fails_after + end.fails_for)
         disk.error = end.error
         time.run(life.run(everybody, taken, whole))
         assert life.journal is not None
         whole = not disk.dead and not life.journal.has_gap
+        seen["cuts after kills"] += killed and disk.dead and end.is_power_cut
+        killed = disk.dead and not end.is_power_cut
         disk.power_on(keep_unsynced=not end.is_power_cut)  # what was stopped in time survives a power cut as well
     again = recover(disk, PACKS[1], 1, lambda number, _: PACKS[number], SETTINGS)
     for one in taken:

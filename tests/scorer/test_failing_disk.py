@@ -3,6 +3,8 @@ it is taken up again without a restart."""
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 import time
 import urllib.request
@@ -14,11 +16,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from serving import MINUTE_US, Running, ask, block, now_us, opening, promote, reason, run_server
 from unwritable import full, unwritable
+from wheeltapper.durable import write_temporary
 from wheeltapper.errors import CommandError
 from wheeltapper.registry import Registry
 from wheeltapper_proto import scoring_pb2 as pb
 from wheeltapper_scorer.disk import Folder
 from wheeltapper_scorer.reload import Stage
+from wheeltapper_scorer.segments import Segments, retain, segment_name, snapshot_name
+from wheeltapper_scorer.snapshot import SnapshotFile
 
 
 @pytest.fixture
@@ -38,6 +43,10 @@ def shown(server: Running, page: str) -> dict[str, float]:
     with urllib.request.urlopen(f"http://{page}/metrics", timeout=10) as found:
         families = text_string_to_metric_families(found.read().decode())
     return {s.name: s.value for family in families for s in family.samples if "_journal_" in s.name}
+
+
+def open_handles() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def wait(condition: Callable[[], bool], within_s: float = 20.0) -> None:
@@ -84,6 +93,48 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_served(re
     ):
         Folder(folder / "state")
     assert "--state" in caught.value.hint
+
+
+def test_a_disk_that_stays_full_is_not_filled_with_what_failed(tmp_path: Path) -> None:
+    """The journal tries again and again, and leaves one number, no file and no handle behind; a snapshot too."""
+    disk = Folder(tmp_path / "state")
+    segments = Segments(disk, 1)
+    segments.begin()
+    handles, names = open_handles(), disk.names()
+    with full():
+        for _ in range(20):
+            with pytest.raises(OSError, match="File too large"):
+                segments.begin()
+            with pytest.raises(OSError, match="File too large"):
+                SnapshotFile(disk, 1, {})
+    assert (open_handles(), disk.names()) == (handles - 1, names)  # segment 1 is closed
+    segments.begin()
+    assert (segments.number, disk.names()) == (2, [*names, segment_name(2)])
+
+
+def test_a_folder_whose_names_cannot_be_synced_takes_no_handles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Folder(tmp_path / "state")
+    handles = open_handles()
+
+    def broken(_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("wheeltapper_scorer.disk.sync_folder", broken)
+    for _ in range(5):
+        with pytest.raises(OSError, match="Input/output error"):
+            disk.create(segment_name(1))
+    assert open_handles() == handles
+
+
+def test_snapshots_tidy_up_what_is_theirs(tmp_path: Path) -> None:
+    """A reload writes down in the same folder what is about to be served."""
+    disk = Folder(tmp_path / "state")
+    disk.create(f"{snapshot_name(3)}.tmp").close()
+    seen = write_temporary(disk.path, "seen-production", [b"7\n"])
+    retain(disk, 0)
+    assert disk.names() == ["lock", seen.name]
 
 
 def test_a_release_that_cannot_be_remembered_is_not_served(registry: Registry, tmp_path: Path) -> None:

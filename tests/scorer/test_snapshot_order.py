@@ -9,17 +9,22 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from typing import Any
 
 from drowned_disk import DrownedDisk
+from packs import lone_content, small_content
 from seeded_time import SeededTime
 from simulation import SETTINGS, Threads
 from sites import sites_of
 from undisturbed import PACKS, compare
+from wheeltapper.live import LiveFleet
+from wheeltapper.pack import Pack, write_pack
+from wheeltapper_scorer.copying import copied
 from wheeltapper_scorer.counters import Counters
 from wheeltapper_scorer.journal import Journal
 from wheeltapper_scorer.recovery import recover
+from wheeltapper_scorer.resume import points_of
 from wheeltapper_scorer.segments import snapshots_of
 from wheeltapper_scorer.service import ScoringService
 
@@ -133,3 +138,33 @@ def test_a_snapshot_during_which_the_journal_failed_is_given_up() -> None:
     assert plant.site.refusals == 1
     assert snapshots_of(plant.disk) == []
     plant.comes_back()
+
+
+class SwappingThread(Executor):
+    """Works at once; once rows of a class have been copied, another release is swapped in."""
+
+    def __init__(self, fleet: LiveFleet, pack: Pack) -> None:
+        self._fleet, self._pack = fleet, pack
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        if fn.__name__ == "add_run" and self._fleet.release == 1:
+            self._fleet.swap(self._pack, 2)
+        return future
+
+
+def test_a_class_without_assets_may_leave_during_a_snapshot() -> None:
+    fleet = LiveFleet(Pack.from_bytes(write_pack(small_content())), 1)
+    fleet.open_assets("pump", ["p"])
+    disk, thread = DrownedDisk(random.Random(1)), SwappingThread(fleet, Pack.from_bytes(write_pack(lone_content())))
+
+    async def is_kept() -> bool:
+        return True
+
+    async def story() -> None:
+        for number in (1, 2):
+            assert await copied(disk, thread, number, fleet, points_of(SETTINGS), 0, lambda: 1, is_kept)
+
+    asyncio.run(story())
+    assert (fleet.release, snapshots_of(disk)) == (2, [1, 2])
