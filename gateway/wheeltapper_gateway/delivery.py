@@ -17,6 +17,7 @@ class Counters:
     answered_rows: int = 0
     revised_rows: int = 0
     refused_events: int = 0  # event rows answered other than TAKEN
+    unknown_rows: int = 0  # answered UNKNOWN_HANDLE: of an asset id that no scorer takes, kept by an older release
     dropped_rows: int = 0  # by the byte budget of the spool, never sent
     dropped_answers: int = 0  # rows beyond answers_rows_max, answers not fetched or revisions without an answer
     reconnects: int = 0
@@ -31,6 +32,7 @@ class Identity:
     sensors: tuple[str, ...]
     attributes: tuple[str, ...] = ()
     attributes_of: Mapping[str, Sequence[float]] = field(default_factory=dict)  # asset id → one value per attribute
+    declared: Sequence[int] = ()  # the spool's numbers of assets that are opened whether they have readings or not
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,8 @@ Table = dict[str, "array[Any] | list[str]"]
 
 
 class FinalAnswers:
-    """Answers of one asset class from `begin_us` on. `add` is called by the gateway's reader thread alone."""
+    """Answers of one asset class from `begin_us` on. `add` is called by the gateway's reader thread alone. Answers of
+    other assets are counted and left out: an interrupted replay of another history may have left some in the spool."""
 
     def __init__(self, asset_ids: Sequence[str], begin_us: int, with_reasons: bool = False) -> None:
         self._asset_ids, self._begin_us = asset_ids, begin_us
@@ -44,18 +45,21 @@ class FinalAnswers:
         self._outputs: tuple[str, ...] | None = None
         self._feature_names: tuple[str, ...] = ()
         self.answered_rows = 0  # answers to rows, revisions not counted
+        self.foreign_rows = 0  # of them, answers of other assets
         self.latencies = array("d")  # seconds, one a block
         self.releases: set[int] = set()
 
     def add(self, delivery: Delivery) -> None:
         if self._outputs is None:
             self._outputs, self._feature_names = delivery.columns.outputs, delivery.columns.features
-        scores = delivery.scores
+        scores, number = delivery.scores, self._number
         self.releases.add(scores.release)
         if not delivery.revision:
             self.answered_rows += len(scores)
+            self.foreign_rows += sum(asset not in number for asset in delivery.assets)
             self.latencies.append(delivery.latency_seconds)
-        keep = [row for row, time in enumerate(scores.times) if time >= self._begin_us]
+        asked = zip(scores.times, delivery.assets, strict=True)
+        keep = [row for row, (time, asset) in enumerate(asked) if time >= self._begin_us and asset in number]
         same = (delivery.columns.outputs, delivery.columns.features) == (self._outputs, self._feature_names)
         if len(keep) == len(scores) and same:
             self._times.extend(scores.times)
@@ -68,7 +72,6 @@ class FinalAnswers:
         else:
             self._add_rows(delivery, keep)
         self._add_reasons(delivery, keep)
-        number = self._number
         self._assets.extend([number[delivery.assets[row]] for row in keep])
         self._releases.extend([scores.release] * len(keep))
         self._revision += bytes([delivery.revision]) * len(keep)

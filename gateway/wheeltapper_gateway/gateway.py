@@ -22,13 +22,15 @@ from types import TracebackType
 from typing import Any
 
 import grpc
-from wheeltapper_command.errors import CommandError, UsageError
+from wheeltapper_command.errors import CommandError, Refused, UsageError
 
 from wheeltapper_gateway.answer import Answer, answers_of
 from wheeltapper_gateway.channel import Connector, Tls
 from wheeltapper_gateway.delivery import Counters, Delivery, Identity
+from wheeltapper_gateway.ledger import Ledger
 from wheeltapper_gateway.link import Link
-from wheeltapper_gateway.settings import Clock, Settings
+from wheeltapper_gateway.names import check_count, check_names
+from wheeltapper_gateway.settings import Clock, Settings, Steady
 from wheeltapper_gateway.spool import MEMORY, Kind, Name, Spool
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -47,9 +49,10 @@ class Gateway:
     `spool` is the file that survives outages and restarts (":memory:" keeps nothing beyond the process). `assets` may
     be a mapping to static attributes, and assets not named here are added when first sent. `tls` names
     the certificates, and without it the channel is plaintext; `connect` makes another channel. `sink` takes score
-    columns on the reader's thread instead of `answers()`.
-    Raises UsageError for settings out of their limits, Refused for a spool of other sensors that is not empty,
-    SpoolError for one that cannot be opened.
+    columns on the reader's thread instead of `answers()`, one call at a time, and may call all but `close`, `flush`,
+    `wait` and `answers`.
+    Raises UsageError for settings out of their limits and for names that no scorer takes, Refused for a spool of other
+    sensors that is not empty, SpoolError for one that cannot be opened.
     """
 
     def __init__(
@@ -71,31 +74,41 @@ class Gateway:
     ) -> None:
         if not name or not asset_class or len(set(sensors)) != len(sensors):
             raise UsageError("expected a name, an asset class and sensors that all differ")
-        self._settings, self._clock = settings or Settings(), clock or Clock()
-        self._changed = threading.Condition(threading.RLock())
-        self._spool = Spool(spool, name, asset_class, sensors, self._settings.spool_bytes_max, self._clock.time_us())
-        for asset in assets:
-            self._spool.number(Name.ASSET, asset)
-        for code in events:
-            self._spool.number(Name.CODE, code)
         statics: Mapping[str, Mapping[str, float]] = assets if isinstance(assets, Mapping) else {}
         attributes = tuple(sorted({key for own in statics.values() for key in own}))
         values = {asset: [float(own.get(key, math.nan)) for key in attributes] for asset, own in statics.items()}
+        for what, names in (("name", [name, asset_class]), ("sensor", sensors), ("attribute", attributes)):
+            check_names(what, names)
+            check_count(f"{what}s", len(names))
+        self._settings, self._clock = settings or Settings(), clock or Clock()
+        self._steady = Steady(self._clock)
+        self._changed = threading.Condition(threading.RLock())
+        budget = self._settings.spool_bytes_max
         self._answers: deque[Delivery] = deque()
         self._answer_rows = 0
         self._refusal_told: CommandError | None = None
         self._closed = False
-        self._link = Link(
-            Identity(name, asset_class, tuple(sensors), attributes, values),
-            self._settings,
-            self._spool,
-            self._changed,
-            connect or Connector(target, tls, _CHANNEL_OPTIONS),
-            sink or self._keep,
-            self._clock,
-            jitter or random.Random(),  # noqa: S311 - spreads reconnects, hides nothing
-        )
-        self._link.start()
+        self._spool = Spool(spool, name, asset_class, sensors, budget, self._steady.now_us())
+        try:
+            self._spool.fresh(Name.CODE, events)
+            declared = self._spool.numbers(Name.ASSET, list(assets))
+            self._spool.numbers(Name.CODE, events)
+            self._ledger = Ledger(self._spool)
+            self._link = Link(
+                Identity(name, asset_class, tuple(sensors), attributes, values, declared),
+                self._settings,
+                self._ledger,
+                self._changed,
+                connect or Connector(target, tls, _CHANNEL_OPTIONS),
+                sink or self._keep,
+                self._clock,
+                self._steady,
+                jitter or random.Random(),  # noqa: S311 - spreads reconnects, hides nothing
+            )
+            self._link.start()
+        except BaseException:
+            self._spool.close()
+            raise
 
     def __enter__(self) -> Gateway:
         return self
@@ -119,27 +132,39 @@ class Gateway:
                 f"found {len(assets)} assets, {len(times)} times, {len(rows)} rows of {wrong} values"
             )
         cells = array("f", [math.nan if value is None else value for row in rows for value in row])
-        self.send_columns(self.numbers(assets), array("q", map(microseconds, times)), cells)
+        stamps = array("q", map(microseconds, times))
+        self._append(Kind.READINGS, self.numbers(assets), stamps, cells, False)
 
     def numbers(self, assets: Iterable[str]) -> array[int]:
-        """The gateway's own asset numbers, uint32, for `send_columns`."""
+        """The gateway's own asset numbers, uint32, for `send_columns`. Raises UsageError for an id that no scorer
+        takes."""
         with self._changed:
             self._check_open()
-            return array("I", [self._spool.number(Name.ASSET, asset) for asset in assets])
+            return self._spool.numbers(Name.ASSET, list(assets))
 
     def send_columns(
         self, numbers: array[int], times: array[int], values: array[float], historical: bool = False
     ) -> None:
-        """Keep readings given as columns: uint32[n] of `numbers`, int64[n] µs, float32[n × sensors] row-major.
-        `historical` rows are scored but raise no live alarm."""
+        """Keep readings, all or none, given as columns: uint32[n] of `numbers`, int64[n] µs, float32[n × sensors]
+        row-major. `historical` rows are scored but raise no live alarm."""
+        with self._changed:
+            known = len(self._spool.names(Name.ASSET))
+        wrong = next((number for number in numbers if not 0 <= number < known), None)
+        if wrong is not None:
+            raise UsageError(f"expected asset numbers of 0 to {known - 1:,}, found {wrong:,}", "ask `numbers` for them")
         self._append(Kind.READINGS, numbers, times, values, historical)
 
     def send_events(self, assets: Sequence[str], times: Sequence[Time], codes: Sequence[str]) -> None:
-        """Keep events, each a "kind:code" such as "maintenance:bearing"."""
+        """Keep events, all or none, each a "kind:code" such as "maintenance:bearing"."""
+        if not len(assets) == len(times) == len(codes):
+            found = f"{len(assets)} assets, {len(times)} times, {len(codes)} codes"
+            raise UsageError(f"expected an asset, a time and a code per event, found {found} in these rows")
+        stamps = array("q", map(microseconds, times))
         with self._changed:
             self._check_open()
-            named = array("I", [self._spool.number(Name.CODE, code) for code in codes])
-            self._append(Kind.EVENTS, self.numbers(assets), array("q", map(microseconds, times)), named, False)
+            self._spool.fresh(Name.ASSET, assets)
+            named = self._spool.numbers(Name.CODE, codes)
+            self._append(Kind.EVENTS, self.numbers(assets), stamps, named, False)
 
     def answers(self, timeout: float | None = None) -> Iterator[Answer]:
         """Answers and revisions as they come; ends when none has come for `timeout` seconds (None: when closed).
@@ -153,9 +178,10 @@ class Gateway:
 
     def wait(self, unsettled_rows_max: int, timeout: float) -> bool:
         """Wait until at most so many rows are unsettled: the back-pressure of a fast sender."""
+        self._check_not_in_sink()
         until = self._clock.monotonic() + timeout
         with self._changed:
-            while self._link.unsettled_rows > unsettled_rows_max:
+            while self._ledger.unsettled_rows > unsettled_rows_max:
                 self._tell_refusal()
                 left = until - self._clock.monotonic()
                 if left <= 0 or self._closed:
@@ -166,27 +192,28 @@ class Gateway:
     @property
     def counters(self) -> Counters:
         with self._changed:
-            return dataclasses.replace(self._link.counters, dropped_rows=self._spool.dropped_rows)
+            return dataclasses.replace(self._ledger.counters, dropped_rows=self._spool.dropped_rows)
 
     @property
     def failure(self) -> CommandError | None:
         """Why there is no conversation now; None while there is one."""
         with self._changed:
-            return self._link.failure
+            return self._ledger.failure
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """What the scorer answers for this class; empty before the first conversation."""
         with self._changed:
-            return tuple(self._link.opened.outputs) if self._link.opened else ()
+            return tuple(self._ledger.opened.outputs) if self._ledger.opened else ()
 
     def close(self, timeout: float = 10.0) -> bool:
-        """Flush for `timeout` seconds at most, then stop. Returns whether all was settled; what was not stays in the
-        spool. Closing twice is allowed."""
+        """Flush for `timeout` seconds at most, then stop, once a sink that is at work has returned. Returns whether all
+        was settled; what was not stays in the spool. Closing twice is allowed."""
+        self._check_not_in_sink()
         with self._changed:
             if self._closed:
                 return True
-            refused = self._link.refused
+            refused = isinstance(self._ledger.failure, Refused)
         settled = self._settle_quietly(0.0 if refused else timeout)
         self._link.stop(timeout=1.0)
         with self._changed:
@@ -197,38 +224,44 @@ class Gateway:
 
     def _settle_quietly(self, timeout: float) -> bool:
         with self._changed:
-            self._refusal_told = self._link.failure if self._link.refused else self._refusal_told
+            if isinstance(self._ledger.failure, Refused):
+                self._refusal_told = self._ledger.failure
         try:
             return self.flush(timeout)
         except CommandError:  # closing keeps the rows; `failure` and the next opening tell why
             return False
 
     def _append(self, kind: Kind, numbers: array[int], times: array[int], cells: array[Any], historical: bool) -> None:
-        width = len(self._spool.sensors) if kind is Kind.READINGS else 1
-        step = self._settings.batch_rows
         with self._changed:
             self._check_open()
-            for begin in range(0, max(len(times), len(numbers)), step):
-                rows = slice(begin, begin + step)
-                piece = cells[begin * width : (begin + step) * width] if len(times) > step else cells
-                now_us = self._clock.time_us()
-                self._spool.append(kind, numbers[rows], times[rows], piece, now_us, historical)
+            chunk_rows = self._settings.batch_rows
+            self._spool.append(kind, numbers, times, cells, self._steady.now_us(), historical, chunk_rows)
             self._changed.notify_all()
 
     def _check_open(self) -> None:
         if self._closed:
             raise UsageError("expected an open gateway, found one that is closed")
 
+    def _check_not_in_sink(self) -> None:
+        if self._link.is_telling_here():
+            raise UsageError(
+                "expected another thread than the sink's, found a sink that waits for itself",
+                "let it return, and call close, flush, wait and answers elsewhere",
+            )
+
     def _keep(self, delivery: Delivery) -> None:
         """The sink of `answers()`: bounded, the oldest are dropped and counted."""
-        self._answers.append(delivery)
-        self._answer_rows += len(delivery.scores)
-        while self._answer_rows > self._settings.answers_rows_max:
-            rows = len(self._answers.popleft().scores)
-            self._answer_rows -= rows
-            self._link.counters.dropped_answers += rows
+        with self._changed:
+            self._answers.append(delivery)
+            self._answer_rows += len(delivery.scores)
+            while self._answer_rows > self._settings.answers_rows_max:
+                rows = len(self._answers.popleft().scores)
+                self._answer_rows -= rows
+                self._ledger.counters.dropped_answers += rows
+            self._changed.notify_all()
 
     def _next_delivery(self, timeout: float | None) -> Delivery | None:
+        self._check_not_in_sink()
         until = math.inf if timeout is None else self._clock.monotonic() + timeout
         with self._changed:
             while not self._answers:
@@ -242,8 +275,8 @@ class Gateway:
             return delivery
 
     def _tell_refusal(self) -> None:
-        failure = self._link.failure
-        if self._link.refused and failure is not None and failure is not self._refusal_told:
+        failure = self._ledger.failure
+        if isinstance(failure, Refused) and failure is not self._refusal_told:
             self._refusal_told = failure
             raise failure
 

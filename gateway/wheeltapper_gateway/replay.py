@@ -65,6 +65,7 @@ class Report:
     revisions: int
     reconnects: int
     refused_events: int
+    foreign_rows: int  # answered of assets that the history does not have: an earlier replay left them in the spool
     stream_seconds: float
     latencies: list[float]
     releases: list[int]
@@ -80,6 +81,7 @@ class Report:
             "duplicates_sent": self.duplicates_sent,
             "events_sent": self.events_sent,
             "events_refused": self.refused_events,
+            "answers_left_out": self.foreign_rows,
             "rows_resent": self.resent_rows,
             "revisions": self.revisions,
             "reconnects": self.reconnects,
@@ -316,6 +318,7 @@ def _report(streams: Sequence[_Stream], seconds: float) -> Report:
         revisions=sum(own.revised_rows for own in counters),
         reconnects=sum(own.reconnects for own in counters),
         refused_events=sum(own.refused_events for own in counters),
+        foreign_rows=sum(stream.answers.foreign_rows for stream in streams),
         stream_seconds=seconds,
         latencies=sorted(latency for stream in streams for latency in stream.answers.latencies),
         releases=sorted({release for stream in streams for release in stream.answers.releases}),

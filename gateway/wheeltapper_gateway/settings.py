@@ -68,3 +68,16 @@ class Clock:
     def wait(self, changed: threading.Condition, seconds: float) -> None:
         """Sleep until `changed` is notified, `seconds` at most. The caller holds `changed`."""
         changed.wait(seconds)
+
+
+class Steady:
+    """The wall clock as it was in the beginning, going on at its pace: whatever the other is set to meanwhile, what
+    happened between is as old as it is. A machine that sleeps stops it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ahead_us = clock.time_us() - int(clock.monotonic() * 1e6)
+
+    def now_us(self) -> int:
+        """Microseconds since 1970 UTC, as far as the wall clock was right in the beginning."""
+        return self._ahead_us + int(self._clock.monotonic() * 1e6)

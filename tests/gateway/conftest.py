@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 
 import grpc
@@ -24,6 +24,7 @@ class EchoScorer(scoring_pb2_grpc.ScoringServicer):
         self.lock = threading.Lock()
         self.opens: list[pb.Open] = []
         self.blocks: list[pb.ReadingBlock | pb.EventBlock] = []  # in the order they came, resent ones again
+        self.said: list[tuple[pb.Open, pb.ReadingBlock | pb.EventBlock]] = []  # the same, and under which Open
         self.seen: dict[tuple[str, int], tuple[float, ...]] = {}  # (asset id, time) → values first taken in
         self.rows: list[tuple[str, int, bool]] = []  # (asset id, time, historical) first taken in, in order
         self.events: list[tuple[str, int, str]] = []
@@ -32,10 +33,13 @@ class EchoScorer(scoring_pb2_grpc.ScoringServicer):
         self.swallow = 0  # blocks taken in whose answer is lost when the stream breaks
         self.drain_after = -1
         self.silent = False  # takes in, never answers
+        self.lose = 0  # blocks that the line drops, while it brings the others
         self.acks = True
         self.delay_seconds = 0.0
+        self.before_answer: Callable[[], None] = lambda: None
+        self.refused_asset = ""
         self.refuse: tuple[grpc.StatusCode, str] | None = None
-        self.rows_max = 4096
+        self.rows_max = 4096  # a change is told before the next answer, as that of a release
         self.revise = False  # each block revises the first row of the block before
         self.times_revised = 1  # so often in one answer
         self.cut_revisions = 0  # streams that break after revisions, before the scores that belong to them
@@ -57,23 +61,36 @@ class EchoScorer(scoring_pb2_grpc.ScoringServicer):
         codes: list[str] = []
         opened = pb.Open()
         before: pb.ScoreBlock | None = None
+        rows_max = 0
         for request in requests:
             if self.refuse:
                 context.abort(*self.refuse)
             body = request.WhichOneof("body")
             if body == "open":
                 opened = request.open
+                if self.refused_asset in opened.asset_ids:
+                    context.abort(grpc.StatusCode.PERMISSION_DENIED, f"{self.refused_asset!r} is not granted")
                 self.opens.append(opened)
                 answer = self._opened(opened, len(stream))
                 stream.extend(opened.asset_ids)
                 codes[:] = opened.event_codes
+                rows_max = answer.rows_max
                 yield pb.StreamResponse(opened=answer)
                 continue
             block = getattr(request, body)
+            if self.lose > 0:
+                self.lose -= 1
+                continue
+            if len(block.times) > rows_max:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"expected at most {rows_max} rows in a block")
+            if rows_max != self.rows_max:
+                rows_max = self.rows_max
+                yield pb.StreamResponse(opened=self._opened(pb.Open(asset_ids=stream), 0))
             scores = self._take(block, body, stream, codes, opened)
             while self.silent and context.is_active():
                 time.sleep(0.01)
             time.sleep(self.delay_seconds)
+            self.before_answer()
             if self.swallow > 0:
                 self.swallow -= 1
                 context.abort(grpc.StatusCode.UNAVAILABLE, "cable cut")
@@ -114,17 +131,22 @@ class EchoScorer(scoring_pb2_grpc.ScoringServicer):
         self, block: pb.ReadingBlock | pb.EventBlock, body: str, stream: list[str], codes: list[str], opened: pb.Open
     ) -> pb.ScoreBlock:
         rows, width = len(block.times), len(opened.sensors)
+        names = dict(enumerate(stream, start=1000))
         status, values = bytearray(), []
         with self.lock:
             self.blocks.append(block)
+            self.said.append((opened, block))
             key = (opened.gateway, opened.epoch)
             self.safe[key] = max(self.safe.get(key, 0), block.sequence)
             for i in range(rows):
-                asset, when = stream[block.handles[i] - 1000], block.times[i]
-                if body == "events":
-                    self.events.append((asset, when, codes[block.codes[i]]))
-                    status.append(pb.ROW_STATUS_TAKEN)
+                asset, when = names.get(block.handles[i]), block.times[i]
+                is_known = body == "readings" or block.codes[i] < len(codes)
+                if asset is None or not is_known or body == "events":
                     values += [float("nan")] * len(OUTPUTS)
+                    status.append(pb.ROW_STATUS_UNKNOWN_HANDLE if asset is None else pb.ROW_STATUS_UNKNOWN_CODE)
+                    if asset is not None and is_known:
+                        status[-1] = pb.ROW_STATUS_TAKEN
+                        self.events.append((asset, when, codes[block.codes[i]]))
                     continue
                 cells = tuple(block.values[i * width : (i + 1) * width])
                 known = (asset, when) in self.seen

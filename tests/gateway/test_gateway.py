@@ -6,6 +6,7 @@ import math
 import random
 import threading
 import time
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
@@ -47,14 +48,22 @@ def until(condition: Any, seconds: float = 10.0) -> None:
         time.sleep(0.005)
 
 
-class StoppedClock(Clock):
-    """Wall time by hand."""
+class HandClock(Clock):
+    """Time passes by hand too, and the wall clock may be set to anything."""
 
     def __init__(self) -> None:
-        self.now_us = 1_000_000_000_000
+        self.wall_us = 1_000_000_000_000
+        self.passed_seconds = 0.0
 
     def time_us(self) -> int:
-        return self.now_us
+        return self.wall_us
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.passed_seconds
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.wall_us += int(seconds * 1e6)
+        self.passed_seconds += seconds
 
 
 def test_the_ten_lines(scorer: Any) -> None:
@@ -179,7 +188,8 @@ def test_an_answer_is_told_before_its_block_is_forgotten(scorer: Any) -> None:
     kept: list[list[int]] = []
 
     def sink(_: Any) -> None:
-        kept.append([block.sequence for block in gateway._spool.sealed()])
+        with gateway._changed:
+            kept.append([block.sequence for block in gateway._spool.sealed()])
 
     with gateway_to(scorer.address, {"in_flight_blocks_max": 1}, sink=sink) as gateway:
         for moment in range(5):
@@ -200,7 +210,7 @@ def test_restart_sends_what_the_spool_holds(scorer: Any, tmp_path: Path) -> None
 
 
 def test_live_before_backlog(scorer: Any) -> None:
-    clock = StoppedClock()
+    clock = HandClock()
     address = scorer.address
     scorer.delay_seconds = 0.2
     settings = {"live_seconds": 60, "batch_rows": 2, "in_flight_blocks_max": 1}
@@ -211,7 +221,7 @@ def test_live_before_backlog(scorer: Any) -> None:
 
     with gateway_to(address, settings, clock=clock, connect=connect) as gateway:
         send(gateway, range(4))
-        clock.now_us += 3_600_000_000  # an hour's outage
+        clock.pass_seconds(3_600)  # an outage
         send(gateway, range(100, 104))
         released.set()
         assert gateway.flush(20)
@@ -261,15 +271,6 @@ def test_a_refusal_is_told_once_and_nothing_is_lost(scorer: Any) -> None:
         until(lambda: gateway.failure is None)
         assert gateway.flush(10)
     assert len(scorer.rows) == 2
-
-
-def test_smaller_blocks_are_asked_for(scorer: Any) -> None:
-    scorer.rows_max = 100
-    with gateway_to(scorer.address) as gateway:
-        send(gateway, range(1))
-        with pytest.raises(Refused, match="at most 100 rows") as caught:
-            gateway.flush(10)
-        assert "100" in caught.value.hint
 
 
 def test_revisions_come_as_answers(scorer: Any) -> None:
@@ -323,12 +324,36 @@ def test_the_byte_budget_is_counted(tmp_path: Path) -> None:
         assert counters.dropped_rows == 1000 - (1 << 16) // (20 + 64)
 
 
-def test_a_full_disk_is_told_to_the_sender(scorer: Any, tmp_path: Path) -> None:
+def test_a_full_disk_is_told_to_the_sender_who_may_send_all_of_it_again(scorer: Any, tmp_path: Path) -> None:
+    """Room for some of the call, not for all of it: none is kept."""
     with gateway_to("127.0.0.1:1", spool=tmp_path / "s") as gateway:
         send(gateway, range(1))
-        gateway._spool._database.execute("PRAGMA max_page_count=16")
+        database = gateway._spool._database
+        pages = database.execute("PRAGMA page_count").fetchone()[0]
+        database.execute(f"PRAGMA max_page_count={pages + 8}")
         with pytest.raises(SpoolError, match="full"):
-            gateway.send_many(["p"] * 4096, range(4096), [[1.0, 2.0]] * 4096)
+            gateway.send_many(["p"] * 4096, range(10, 4106), [[1.0, 2.0]] * 4096)
+        assert gateway._ledger.unsettled_rows == 1
+        database.execute("PRAGMA max_page_count=1000000")
+        gateway.send_many(["p"] * 4096, range(10, 4106), [[1.0, 2.0]] * 4096)
+    with gateway_to(scorer.address, spool=tmp_path / "s") as gateway:
+        assert gateway.flush(10)
+    assert sorted(when for _, when, _ in scorer.rows) == [0, *range(10, 4106)]
+
+
+def test_columns_of_other_lengths_are_refused_whole(scorer: Any) -> None:
+    with gateway_to(scorer.address, {"batch_rows": 8}) as gateway:
+        numbers = gateway.numbers(["p"] * 12)
+        for times, values in ((20, 40), (12, 23), (12, 26)):
+            with pytest.raises(UsageError, match="values"):
+                gateway.send_columns(numbers, array("q", range(times)), array("f", [0.0] * values))
+        with pytest.raises(UsageError, match="4, 8 and 4 bytes"):
+            gateway.send_columns(numbers, array("q", range(12)), array("d", [0.0] * 24))
+        with pytest.raises(UsageError, match="numbers of 0 to 0, found 1"):
+            gateway.send_columns(array("I", [1]), array("q", [0]), array("f", [0.0, 0.0]))
+        assert gateway._ledger.unsettled_rows == 0
+        send(gateway, range(3))
+        assert gateway.flush(10)
 
 
 def test_many_threads_send_at_once(scorer: Any) -> None:

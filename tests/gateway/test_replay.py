@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from wheeltapper_command.errors import CommandError, NotFound, Refused, UsageError
 from wheeltapper_command.progress import Progress
-from wheeltapper_gateway import history, verbs
+from wheeltapper_gateway import Gateway, history, verbs
 from wheeltapper_gateway.disorder import Disorder
 from wheeltapper_gateway.replay import Plan, open_history, replay
 from wheeltapper_gateway.rows import parse_time
@@ -282,6 +282,21 @@ def test_what_is_wrong_is_said_before_anything_is_sent(tmp_path: Path, scorer: A
     assert verbs.lateness("2h") == (7200.0, 0)
     with pytest.raises(UsageError, match="--shuffle"):
         verbs.lateness("soon")
+
+
+def test_a_spool_that_another_replay_left_is_sent_and_its_answers_left_out(tmp_path: Path, scorer: Any) -> None:
+    """Interrupted, of other assets: its readings go out first, and only this history's are reported."""
+    spool = tmp_path / "s"
+    sensors = SENSORS[:2]
+    with Gateway("127.0.0.1:1", name="replay/pump", asset_class="pump", sensors=sensors, spool=f"{spool}.pump") as left:
+        left.send_many(["old", "pump-a"], [moment(50), moment(1)], [[1.0, 1.0], [cell("pump-a", 1), 1.0]])
+        left.close(timeout=0.0)
+    source = open_history(str(csv_history(tmp_path / "h")))
+    report = replay(source, plan_to(scorer, spool=str(spool), patience_seconds=5), QUIET)
+    assert scorer.rows[:2] == [("old", moment(50), False), ("pump-a", moment(1), False)]
+    assert report.table["asset_id"] == [asset for asset in sorted(ASSETS) for _ in range(READINGS)]
+    result = report.as_dict()
+    assert (result["readings_answered"], result["answers_left_out"]) == (120, 1)
 
 
 def test_reasons_bring_no_columns_of_features(folder: Path, scorer: Any) -> None:

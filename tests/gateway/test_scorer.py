@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import time
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +22,7 @@ from wheeltapper.pack import Pack, open_pack, write_pack
 from wheeltapper.registry import Registry
 from wheeltapper_command.errors import Refused
 from wheeltapper_command.progress import Progress
-from wheeltapper_gateway import Gateway, Settings
+from wheeltapper_gateway import Answer, Gateway, Settings
 from wheeltapper_gateway.disorder import Disorder
 from wheeltapper_gateway.replay import Plan, open_history, replay
 from wheeltapper_trainer.offline import Order, score_history
@@ -182,3 +185,30 @@ def test_a_restart_in_the_middle_loses_nothing(registry: Registry, tmp_path: Pat
     assert {answer.status for answer in answers} <= {"OK", "DUPLICATE"}
     assert counters.answered_rows == 2000
     assert counters.reconnects > 0
+
+
+def test_a_scorer_that_comes_back_for_smaller_blocks_answers_what_it_had_scored(
+    registry: Registry, scorer: Any, tmp_path: Path
+) -> None:
+    """Blocks of 256 rows were sealed, sent and scored, and their answers lost with the gateway."""
+    ids = [f"wide-{number}" for number in range(600)]
+    named = {"name": "wide", "asset_class": "press", "sensors": SENSORS}
+    scorer.silent = True
+    with Gateway(scorer.address, spool=tmp_path / "lost", **named) as gateway:
+        gateway.send_many(ids, [T0] * 600, [[1.0, 2.0, float(number)] for number in range(600)])
+        while gateway._spool.waiting_rows:
+            time.sleep(0.01)
+        gateway.close(timeout=0.0)
+    shutil.copy(tmp_path / "lost", tmp_path / "again")
+    heard: list[list[Answer]] = []
+    for spool, words in (("lost", []), ("again", ["--rows-max", "100"])):
+        with (
+            run_server(registry.path, "--state", str(tmp_path / "state"), *words) as server,
+            Gateway(server.address, spool=tmp_path / spool, settings=Settings(durable=True), **named) as gateway,
+        ):
+            assert gateway.flush(30), gateway.failure
+            heard.append([answer for answer in gateway.answers(timeout=0.2) if not answer.revision])
+    first, again = heard
+    assert [answer.asset for answer in first] == [answer.asset for answer in again] == ids
+    assert ({answer.status for answer in first}, {answer.status for answer in again}) == ({"OK"}, {"DUPLICATE"})
+    assert [answer.scores for answer in first] == [answer.scores for answer in again]
