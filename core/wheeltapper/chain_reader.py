@@ -11,7 +11,7 @@ from wheeltapper.kill_switch import Blocked, blocked_after
 from wheeltapper.signing import TrustedKeys
 
 _PUT_BACK = (
-    "the registry was put back in time: put the newer entries back; only if it is meant to be older, remove what "
+    "it was put back in time, or is another registry: put the newer entries back; only if it is meant so, remove what "
     "remembers them (of a scorer, --state DIR/seen-STAGE) and start anew"
 )
 
@@ -32,7 +32,7 @@ class ChainReader:
         self._blocked, self._judged = Blocked(), 0  # after so many entries
         self._newest: Entry | None = None
         self._searched = 0  # entries among which `_newest` was looked for
-        self._stamp: tuple[int, ...] = ()  # of an entry's file that was found to be as it was read
+        self._stamps: dict[int, tuple[int, ...]] = {}  # of the files of two entries, found to be as they were read
 
     def refresh(self) -> None:
         """Read the entries that were added since. Raises NotFound (no registry) or Refused: a broken link, or an entry
@@ -79,6 +79,9 @@ class ChainReader:
             if self._counts(entry):
                 raise self._put_back(entry.number, entry.sha256, "no such file, or another one")
             kept -= 1
+        newest = self.newest()
+        if newest is not None and newest.number < kept and not self._stands(newest):  # hidden by what does not count
+            raise self._put_back(newest.number, newest.sha256, "no such file, or another one")
         if kept < len(self.entries):
             del self.entries[kept:]
             self.states = replay(self.entries)
@@ -90,11 +93,12 @@ class ChainReader:
         path = self._folder / f"{entry.number}.json"
         try:
             state = path.stat()
-            stamp = entry.number, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
-            if stamp != self._stamp:
+            stamp = state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+            if stamp != self._stamps.get(entry.number):
                 if state.st_size > ENTRY_BYTES_MAX or sha256_of(path) != entry.sha256:
                     return False
-                self._stamp = stamp
+                looked_at = len(self.entries), self._newest.number if self._newest else 0
+                self._stamps = {n: s for n, s in self._stamps.items() if n in looked_at} | {entry.number: stamp}
         except (FileNotFoundError, Refused):  # Refused: something that is no file
             return False
         return True

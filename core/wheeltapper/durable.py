@@ -3,6 +3,7 @@ of the folder. Writers of one folder take turns with an advisory lock."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -10,13 +11,15 @@ import secrets
 import stat
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from wheeltapper.errors import CommandError, Refused
 
 LOCK_WAIT_S = 30.0
+# Folders that may be passed and not read, or whose names cannot be synced, hold what others put there.
+_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL, errno.ENOTSUP)
 CHUNK_BYTES = 1 << 20
 
 _LOCK_POLL_S = 0.02
@@ -90,8 +93,11 @@ def make_folder(path: Path) -> None:
         if path.parent != path:
             make_folder(path.parent)
         path.mkdir(exist_ok=True)
-    with suppress(PermissionError):  # a folder that may be passed and not read, which holds what others put there
+    try:
         sync_folder(path.parent)
+    except OSError as error:
+        if error.errno not in _NOT_OURS:
+            raise
 
 
 def sync_folder(path: Path) -> None:

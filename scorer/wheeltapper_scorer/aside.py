@@ -25,8 +25,8 @@ async def aside(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> 
     def run() -> None:
         try:
             result = work(*arguments, **named)
-        except BaseException as error:
-            told = error
+        except BaseException as error:  # sys.exit() on this thread is not to end the loop that waits for it
+            told = error if isinstance(error, Exception) else RuntimeError(repr(error))
             tell(lambda: done.set_exception(told))
         else:
             tell(lambda: done.set_result(result))

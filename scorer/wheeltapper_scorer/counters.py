@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ HEALTH_NAMES = {bit.bit_length() - 1: name for bit, name in _BITS.items()}  # by
 BLOCK_SECONDS = (0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 _LISTED = {"rows": ("rows", STATUS_NAMES), "health": ("unhealthy", HEALTH_NAMES)}
-_OTHERS = ("reasons", "block_seconds", "block_seconds_sum")
+_OTHERS = ("reasons", "block_seconds", "block_seconds_sum", "looked_at")
 
 
 def _zeros(count: int) -> NDArray[np.int64]:
@@ -33,6 +34,7 @@ class Counters:
     revisions: int = 0  # rows
     reloads: int = 0
     reloads_failed: int = 0
+    looked_at: float = field(default_factory=time.monotonic)  # the registry, without a failure
     reasons: dict[str, int] = field(default_factory=dict)  # refusals by Reason
     journal_failures: int = 0
     journal_skipped: int = 0  # records that a failing disk did not keep

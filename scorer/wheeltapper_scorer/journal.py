@@ -24,7 +24,7 @@ from wheeltapper_scorer.faults import CallError, Reason
 from wheeltapper_scorer.records import HEAD_BYTES, Kind, Record
 from wheeltapper_scorer.recovery import Recovered
 from wheeltapper_scorer.resume import ResumePoints
-from wheeltapper_scorer.segments import Segments, retain, snapshots_of
+from wheeltapper_scorer.segments import Segments, retain
 from wheeltapper_scorer.settings import Settings
 
 _PAUSE_S = 0.000_5  # without a block for so long, a sync waits for no more
@@ -62,6 +62,7 @@ class Journal:
         self._copier = threads or ThreadPoolExecutor(1, "wheeltapper snapshot")
         self._read = recovered.files  # this life goes on from them …
         self._reached = recovered.reached  # … up to this record
+        self._fallback = recovered.snapshot  # the newest snapshot that is known to be whole; 0: none
         self._segment = recovered.segment  # all segments before it are on disk, and their blocks acknowledged
         self._last = recovered.record  # number of the newest record
         self._stream = recovered.streams
@@ -210,7 +211,7 @@ class Journal:
     def _begin_records(self, kind: Kind, after: int | None) -> None:
         """What a segment must begin with so that it can be read without the ones before. after: the record that it goes
         on from; None where only a snapshot can say."""
-        self._add(Kind.BASIS, 0, json.dumps({"after": after}).encode(), 0)
+        self._add(Kind.BASIS, 0, json.dumps({"record": after}).encode(), 0)
         self._release = None
         self._tell_release()
         for stream, opens in self._streams.items():
@@ -357,8 +358,8 @@ class Journal:
             self._snapshot_due.set()
             return
         self._snapshot_bytes, self._bridged, self._unsafe = size, gaps, None
-        before = [one for one in snapshots_of(self._disk) if one < number]
-        await on(self._copier, retain, self._disk, before[-1] if before else 0)  # one to fall back on
+        await on(self._copier, retain, self._disk, self._fallback)
+        self._fallback = number
         self._counters.snapshots += 1
         took_s = round(asyncio.get_running_loop().time() - began, 3)
         assets = sum(len(self._fleet.assets(name)) for name in self._fleet.class_names())

@@ -5,6 +5,7 @@ No metric has an asset as a label: a fleet has too many. The health of one asset
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -76,6 +77,8 @@ class Exposition(Collector):
         yield _now("ready", "1 while new streams are taken, 0 while draining.", int(now.ready))
         yield _now("journal_failing", "1 while the journal's disk fails: blocks are scored, none is durable.",
                    int(now.journal_failing))  # fmt: skip
+        yield _now("registry_age_seconds", "Since the registry was last read: promotions and switches are not heard.",
+                   time.monotonic() - counters.looked_at)  # fmt: skip
         yield _now("release", "The release that answers; 0: a pack without a registry.", now.release)
         yield _now("streams", "Streams open now.", now.streams)
         yield _now("blocks_waiting", "Blocks that wait for their turn.", now.blocks_waiting)

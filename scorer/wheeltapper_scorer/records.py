@@ -30,7 +30,7 @@ class Kind(IntEnum):
     CALL = 5  # a ScoreRequest, as it came
     CLOSE = 6  # the stream has ended
     AGAIN = 7  # a StreamRequest that came before and was answered from memory, with the clock of then
-    BASIS = 8  # JSON, first in a segment: the segment that it goes on from, null where only a snapshot can say
+    BASIS = 8  # JSON, first in a segment: the record that it goes on from, null where only a snapshot can say
     HEAD = 16  # of a snapshot, JSON: what it holds
     ROWS = 17  # of a snapshot: the state of a run of assets
     END = 18  # of a snapshot: it is whole

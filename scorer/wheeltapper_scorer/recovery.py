@@ -49,6 +49,7 @@ class Recovered:
     points: ResumePoints
     record: int = 0
     segment: int = 1
+    snapshot: int = 0  # that it began with; 0: none was whole
     reached: int = 0  # the record up to which nothing is missing
     blocks: int = 0
     rows: int = 0
@@ -120,6 +121,7 @@ class _Replay:
                 self._warn(f"snapshot {number} is of no use: {error}")
                 continue
             self.found.files.append(snapshot_name(number))
+            self.found.snapshot = number
             return number
         if segments and segments[0] != 1:
             self._warn(f"no snapshot is left: windows begin with segment {segments[0]}")
@@ -142,7 +144,7 @@ class _Replay:
             self.found.streams = max(self.found.streams, record.stream)
             try:
                 if record.kind == Kind.BASIS:
-                    self._is_behind_gap = self._lacks(json.loads(bytes(record.payload))["after"], record, is_first)
+                    self._is_behind_gap = self._lacks(json.loads(bytes(record.payload))["record"], record, is_first)
                     self._sessions.clear()  # what is still open follows
                 self._replay(record)
             except _FOREIGN as error:

@@ -101,7 +101,12 @@ class Stage:
         release = self._registry.resolve(self._name, not_before=0 if sha256 else number)
         time.sleep(_BREATH_S)
         pack = open_pack(release.pack_path, kernels=KERNELS)
-        self.remember()
+        try:
+            self.remember()
+        except CommandError:
+            if release.moved_by.number > number:
+                raise
+            # The stage stands where it stood: a full disk is no reason not to start. `follow` says so, and tries again.
         return Loaded(pack, release.number, token)
 
     def remember(self) -> None:
@@ -175,6 +180,7 @@ async def follow(
         try:
             token, blocked = await aside(_look, source)
             obey(switch, blocked)
+            counters.looked_at = time.monotonic()
             await aside(source.remember)  # and a switch that cannot be remembered is obeyed all the same
             if token == served:
                 reason = ""

@@ -85,8 +85,14 @@ async def _run(
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def leave() -> None:
+        if not stop.is_set():
+            last.start()  # before anything that may hang: a disk, a log that nobody reads
+            stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, leave)
     server = grpc.aio.server(
         options=_options(settings), maximum_concurrent_rpcs=2 * (settings.streams_max + settings.calls_max)
     )  # twice what is served: the service itself says no, with a reason and when to ask again
@@ -109,8 +115,8 @@ async def _run(
     ready(address, fleet.release)
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((stopping, following, guarding), return_when=asyncio.FIRST_COMPLETED)
+    leave()
     logs.info("draining", within_s=settings.drain_s)
-    last.start()
     gone_by = loop.time() + EXIT_S_MAX - STOP_S / 2
     doctor.leave()
     left = await service.drain("the scorer is stopping", settings.drain_s)
@@ -131,7 +137,9 @@ async def _run(
 
 def _end() -> None:
     """For what hangs beyond our reach, such as a disk: what was acknowledged is safe from a kill, and so from this."""
-    logs.warning("ended by force", after_s=_LAST_S)
+    telling = threading.Thread(target=logs.warning, args=("ended by force",), kwargs={"after_s": _LAST_S}, daemon=True)
+    telling.start()
+    telling.join(0.1)
     os._exit(Exit.FAILED)
 
 

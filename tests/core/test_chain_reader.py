@@ -128,6 +128,18 @@ def test_what_no_key_signed_may_go_again_where_keys_are_pinned(plant: Plant, pin
     assert newest.number == 2
 
 
+def test_an_entry_that_no_key_signed_does_not_hide_that_a_signed_one_is_gone(plant: Plant) -> None:
+    plant.signing.switch("asset", "a-1", on=False, **WORDS)
+    reader = plant.reader(pinned=True)
+    assert reader.blocked().assets == {"a-1"}
+    plant.reader(pinned=False).switch("asset", "a-1", on=True, **WORDS)
+    assert reader.blocked().ignored == (3,)
+    plant.entry(2).unlink()
+    for _ in range(2):
+        with pytest.raises(Refused, match="entry 2 was seen before"):
+            reader.watch_token("production")
+
+
 def test_a_writer_does_not_go_on_where_the_middle_of_the_chain_is_gone(plant: Plant) -> None:
     for name in ("a-1", "a-2"):
         plant.signing.switch("asset", name, on=False, **WORDS)

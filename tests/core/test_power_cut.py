@@ -14,7 +14,7 @@ import pytest
 from powercut import Recording, lay, record
 from unwritable import full
 from wheeltapper.chain import STAGES
-from wheeltapper.durable import place_new, replace, write_temporary
+from wheeltapper.durable import make_folder, place_new, replace, sync_folder, write_temporary
 from wheeltapper.errors import NotFound, Refused
 from wheeltapper.registry import Registry
 
@@ -192,6 +192,13 @@ def test_a_file_is_put_in_place_whole_or_not_at_all(tmp_path: Path) -> None:
     for where, said, tree in recording.disks():
         assert tree["file"] in ((b"new content",) if "replaced" in said else (b"old", b"new content")), where
         assert tree.get("next") in ((b"next content",) if "placed" in said else (None, b"next content")), where
+
+
+def test_a_folder_below_one_whose_names_cannot_be_synced_is_taken_as_it_is() -> None:
+    """A mount point may lie in a file system that knows no such thing."""
+    with pytest.raises(OSError, match="Invalid argument"):
+        sync_folder(Path("/proc"))
+    make_folder(Path("/proc/self"))
 
 
 def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from wheeltapper_scorer.counters import Counters
 from wheeltapper_scorer.journal import Journal
 from wheeltapper_scorer.records import Kind
 from wheeltapper_scorer.recovery import Recovered, recover
-from wheeltapper_scorer.segments import read_segment, segment_name, segments_of, snapshot_name
+from wheeltapper_scorer.segments import read_segment, segment_name, segments_of, snapshot_name, snapshots_of
 from wheeltapper_scorer.service import ScoringService
 from wheeltapper_scorer.settings import Settings
 from wheeltapper_scorer.snapshot import SnapshotFile, head_of
@@ -181,7 +181,7 @@ def test_a_number_that_is_given_again_behind_a_basis_is_another_stream() -> None
         [(Kind.OPEN, 1, pb.StreamRequest(open=said).SerializeToString()), (Kind.BLOCK, 1, raw_of(block))]
         for said, block in zip(openings, blocks, strict=True)
     ]
-    journal_of(disk, {1: told[0], 2: [(Kind.BASIS, 0, b'{"after": 2}'), *told[1]]})
+    journal_of(disk, {1: told[0], 2: [(Kind.BASIS, 0, b'{"record": 2}'), *told[1]]})
     found = recover(disk, PACKS[1], 1, lambda *_: None, SETTINGS)
     assert (found.blocks, found.warnings) == (2, 0)
     expected = LiveFleet(PACKS[1], 1)
@@ -190,6 +190,40 @@ def test_a_number_that_is_given_again_behind_a_basis_is_another_stream() -> None
         session.open(said)
         session.score(block, LATER)
     compare_rows(found.fleet, expected, ["x", "y"])
+
+
+def test_a_snapshot_that_is_damaged_is_not_what_the_next_one_falls_back_on() -> None:
+    """It is kept no longer than the whole one before it, which the next two lives may still need."""
+    site = site_of("north", True, 24)
+    disk, time = DrownedDisk(random.Random(5)), SeededTime(5)
+
+    def live(blocks: int) -> bytes:
+        """One life, killed once it has a snapshot of what it found. The windows and alarms that it began with."""
+
+        async def story() -> bytes:
+            found, counters = recover(disk, PACKS[1], 1, lambda *_: None, ROOMY), Counters()
+            begins = state_in(found, site)
+            journal = Journal(disk, found, ROOMY, counters, Threads(time))
+            service = ScoringService(found.fleet, ROOMY, counters, found.points, journal, clock=time.clock())
+            await journal.start()
+            settled = site.settled
+            await Site(site.name, site.blocks[:blocks], [], True, settled=settled).converse(service)
+            site.settled = blocks
+            while found.blocks and not counters.snapshots:
+                await asyncio.sleep(0.01)
+            disk.dead = True
+            return begins
+
+        begins = time.run(story())
+        disk.power_on(keep_unsynced=True)
+        return begins
+
+    for blocks in (4, 8, 12):
+        live(blocks)
+    disk.flip(snapshot_name(snapshots_of(disk)[-1]))
+    live(16)  # it begins with the snapshot before, and takes one of its own
+    disk.flip(snapshot_name(snapshots_of(disk)[-1]))
+    assert live(20) == states_of(site)[1 + 16]
 
 
 def test_a_snapshot_knows_the_numbers_of_the_segments_that_it_replaces() -> None:

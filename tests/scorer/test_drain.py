@@ -22,6 +22,7 @@ from serving import block as block_of
 from wheeltapper.registry import Registry
 from wheeltapper_proto import scoring_pb2 as pb
 from wheeltapper_proto import scoring_pb2_grpc
+from wheeltapper_scorer.aside import aside
 
 EXIT_SECONDS_MAX = 20.0
 
@@ -173,3 +174,52 @@ def test_the_end_does_not_wait_for_a_file_that_hangs(tmp_path: Path) -> None:
         asyncio.run(main())
     """
     subprocess.run([sys.executable, "-c", program, tmp_path / "hangs"], check=True, timeout=60)
+
+
+def test_what_is_done_aside_cannot_end_the_loop_that_waits_for_it() -> None:
+    async def look() -> None:
+        await aside(sys.exit, 3)
+
+    with pytest.raises(RuntimeError, match="SystemExit"):
+        asyncio.run(look())
+
+
+def test_a_disk_that_hangs_cannot_keep_a_scorer_from_ending(tmp_path: Path, packs: dict[str, bytes]) -> None:
+    """It hangs while a start makes safe what it has read; then a log that nobody reads hangs as well."""
+    (tmp_path / "press.pack").write_bytes(packs["first"])
+    program = """if True:
+        import sys, time
+        from pathlib import Path
+        from wheeltapper_scorer import logs, server
+        from wheeltapper_scorer.disk import Folder
+        from wheeltapper_scorer.reload import PackFile
+        from wheeltapper_scorer.settings import Settings
+
+        class Hanging(Folder):
+            def sync(self, name):
+                print("hangs", flush=True)
+                time.sleep(1_000)
+
+        server._LAST_S = 1.0
+        logs.to_stderr()
+        folder = Path(sys.argv[1])
+        disk = Hanging(folder / "state")
+        (disk.path / "segment-000000000001.journal").write_bytes(b"torn")
+        settings = Settings(listen="127.0.0.1:0", state=disk.path)
+        server.serve(settings, PackFile(folder / "press.pack"), lambda *_: None, disk)
+    """
+    words = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.readline() == b"hangs\n"
+            with contextlib.suppress(BlockingIOError):  # until the pipe of its log is full
+                log = os.open(f"/proc/{process.pid}/fd/2", os.O_WRONLY | os.O_NONBLOCK)
+                while True:
+                    os.write(log, bytes(4_096))
+            os.close(log)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(EXIT_SECONDS_MAX) == 1
+        finally:
+            process.kill()

@@ -149,6 +149,20 @@ def test_a_release_that_cannot_be_remembered_is_not_served(registry: Registry, t
     assert stage.load().release == 2
 
 
+def test_a_full_disk_does_not_keep_a_scorer_from_starting_where_its_stage_stood(
+    registry: Registry, tmp_path: Path
+) -> None:
+    seen = tmp_path / "state" / "seen-production"
+    Stage(registry, "production", seen).load()
+    registry.switch("asset", "a-1", on=False, who="w", why="y")
+    again = Stage(registry, "production", seen)
+    with full():
+        assert again.load().release == 1
+        with pytest.raises(CommandError, match="cannot remember"):  # and with every look it is tried again
+            again.remember()
+    assert again.blocked().assets == {"a-1"}
+
+
 def test_what_was_remembered_must_be_readable(registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file where the folder should be")
     with pytest.raises(CommandError, match="cannot read the entry that was served: Not a directory"):
