@@ -43,7 +43,7 @@ class Running:
 
     def lines(self) -> list[dict[str, Any]]:
         """The log so far."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [json.loads(line) for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
     def events(self) -> list[str]:
         return [line["event"] for line in self.lines()]
@@ -88,7 +88,7 @@ def run_server(registry: Path, *more: str) -> Iterator[Running]:
 
 def begin(registry: Registry, *words: str) -> int:
     """The exit code of a server that ends by itself, in this process: starting one costs seconds."""
-    bound = threading.Timer(40, os.kill, (os.getpid(), signal.SIGTERM))  # one that serves after all drains and says 0
+    bound = threading.Timer(200, os.kill, (os.getpid(), signal.SIGTERM))  # one that serves after all drains and says 0
     bound.start()
     try:
         return main(serve_words(registry.path, *words)[3:])

@@ -170,8 +170,7 @@ def test_a_request_that_cannot_be_made_is_said_and_made_again(scorer: Any, monke
         with monkeypatch.context() as patch:
             patch.setattr(module, encode)
             send(gateway, range(1))
-            until(lambda: gateway.failure is not None)
-            assert f"making a request raised {broken!r}" in str(gateway.failure)
+            until(lambda: f"making a request raised {broken!r}" in str(gateway.failure))
         assert gateway.flush(10)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import itertools
 import random
+import threading
 import time
 import weakref
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -100,18 +101,31 @@ def test_a_line_that_breaks_for_ever_leaves_nothing(line: Proxy, tmp_path: Path)
     with Gateway(line.address, name="worn", asset_class="press", sensors=SENSORS, assets=["worn"],
                  spool=tmp_path / "s", settings=settings, sink=lambda _: None) as gateway:  # fmt: skip
 
+        def send() -> None:
+            gateway.send("worn", T0 + next(sent) * MINUTE_US, [1.0, 2.0, 3.0])
+
+        def until(true: Callable[[], bool]) -> None:
+            deadline = time.monotonic() + 20
+            while not true():
+                assert time.monotonic() < deadline, (line.connections, threading.enumerate())
+                time.sleep(0.001)
+
         def wear(cuts: int) -> None:
             for number in range(cuts):
-                gateway.send("worn", T0 + next(sent) * MINUTE_US, [1.0, 2.0, 3.0])
+                send()
                 assert number % 3 or gateway.flush(20), gateway.failure
                 line.refusing, connections = number % 3 == 1, line.connections
                 line.cut()
-                while line.refusing and line.connections < connections + 2:
-                    time.sleep(0.001)
+                until(lambda before=connections: not line.refusing or line.connections >= before + 2)
             line.refusing = False
+            send()
             assert gateway.flush(20), gateway.failure
-            time.sleep(0.2)  # gRPC's own threads end a moment after a call has
+            until(lambda: threading.active_count() <= threads)  # gRPC's own end a moment after a call has
+            time.sleep(0.2)
 
+        send()
+        assert gateway.flush(20), gateway.failure
+        threads = threading.active_count()
         wear(20)
         for _ in range(3):  # what is left behind grows every time; gRPC's threads that are under way do not
             swept = withered()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def test_answers_that_wait_for_their_ack_are_not_told_again_in_pieces(scorer: An
     scorer.acks = False
     with gateway_to(scorer.address, {"durable": True, "batch_rows": 8}, spool=tmp_path / "s") as gateway:
         gateway.send_many(["p"] * 8, range(8), [[float(time), 0.0] for time in range(8)])
-        assert len(list(gateway.answers(timeout=0.3))) == 8
+        assert len(list(islice(gateway.answers(timeout=10), 8))) == 8
         scorer.safe.clear()  # the scorer lost what it had not made durable …
         scorer.rows_max, scorer.acks = 3, True  # … and came back as another
         gateway._link.hang_up()

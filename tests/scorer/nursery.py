@@ -13,6 +13,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,13 +95,22 @@ def bear(registry: Path, state: Path, port: int, fate: dict) -> None:
     serve(settings, Stage(Registry(registry), "production"), ready, Mortal(state, **fate))
 
 
+def die_with(nursery: int) -> None:
+    """Whoever would have ended this scorer may have been killed itself."""
+    while os.getppid() == nursery:
+        time.sleep(1)
+    os._exit(1)
+
+
 def main() -> None:
     registry, state, port = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     LiveFleet(Stage(Registry(registry), "production").load().pack, 0).warm()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the dead
     for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
+        nursery = os.getpid()
+        if os.fork() == 0:
+            threading.Thread(target=die_with, args=(nursery,), daemon=True).start()
+            os.write(sys.stdout.fileno(), f"{os.getpid()}\n".encode())  # here, so that it comes before all it says
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             code = 1
             try:
@@ -107,7 +118,6 @@ def main() -> None:
                 code = 0
             finally:
                 os._exit(code)
-        print(child, flush=True)
 
 
 class Nursery:
@@ -117,7 +127,7 @@ class Nursery:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         words = [sys.executable, __file__, str(registry), str(state), str(self.port)]
-        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         self.address = f"127.0.0.1:{self.port}"
         self._pid = 0
 
@@ -126,8 +136,7 @@ class Nursery:
         self.kill()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"step": step, "at": at, "after": after}) + "\n")
-        self._process.stdin.flush()
+        self._process.stdin.write(json.dumps({"step": step, "at": at, "after": after}).encode() + b"\n")
         self._pid = int(self._process.stdout.readline())
         return self._heard_listening()
 
@@ -137,8 +146,8 @@ class Nursery:
         stdout = self._process.stdout
         while self.alive:
             if select.select([stdout], [], [], 0.05)[0]:
-                return "listening" in stdout.readline()
-        return bool(select.select([stdout], [], [], 0.0)[0]) and "listening" in stdout.readline()
+                return b"listening" in stdout.readline()
+        return bool(select.select([stdout], [], [], 0.0)[0]) and b"listening" in stdout.readline()
 
     @property
     def alive(self) -> bool:

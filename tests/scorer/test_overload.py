@@ -79,23 +79,31 @@ def test_excess_calls_are_told_when_to_come_back(small: Running) -> None:
     assert "a call failed" not in small.events()
 
 
-def test_newcomers_are_heard_by_a_saturated_server(running: Running) -> None:
-    """Without `loop.Loop`, newcomers wait until the others stop: more than 4 s here."""
+@pytest.fixture
+def patient(registry: Registry) -> Iterator[Running]:
+    """A server that refuses nobody for what waits: not if the machine pauses for a second or two, either."""
+    with run_server(registry.path, "--wait-seconds", "30") as server:
+        yield server
+
+
+def test_newcomers_are_heard_by_a_saturated_server(patient: Running) -> None:
+    """Without `loop.Loop`, newcomers wait until the others stop, which they do not here."""
 
     async def check() -> None:
-        crowd, newcomers = Crowd(running.address, 400, 16), Crowd(running.address, 40, 16)
-        busy = asyncio.create_task(crowd.run(8.0))
+        crowd, newcomers = Crowd(patient.address, 400, 16), Crowd(patient.address, 40, 16)
+        busy = asyncio.create_task(crowd.run(60.0))
         await asyncio.sleep(4.0)
         heard = await newcomers.run(1.0)
+        assert not crowd.stop.is_set()
         crowd.stop.set()
         everybody = await busy
         assert (len(heard.first_s), len(everybody.first_s)) == (40, 400)
         assert not heard.failures + everybody.failures
-        assert max(heard.first_s) < 3.0, sorted(heard.first_s)
+        assert max(heard.first_s) < 20.0, sorted(heard.first_s)
 
-    before_mb = rss_mb(running)
+    before_mb = rss_mb(patient)
     asyncio.run(check())
-    assert rss_mb(running) - before_mb < 100
+    assert rss_mb(patient) - before_mb < 100
 
 
 @pytest.mark.slow

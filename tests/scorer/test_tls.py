@@ -154,10 +154,11 @@ def test_certificates_and_grants_change_while_a_stream_is_open(site: Site) -> No
             assert len(answer.scores.status) == 1
         with site.channel("gw-1") as another:
             assert ask(another, opening("a-6", gateway="gw-1"))[0].opened.release == 1
-        site.grants.write_text("nonsense")
+        replaced = site.grants.with_suffix(".new")
+        replaced.write_text("nonsense")
+        replaced.replace(site.grants)
         site.server.wait_for("grants not renewed")
         stream.ask(block(5, [0], [now_us()], (1, 2, 3)))
-        replaced = site.grants.with_suffix(".new")
         replaced.write_text(GRANTS.replace("a-*", "b-*"))
         replaced.replace(site.grants)
         site.server.wait_for("grants renewed")

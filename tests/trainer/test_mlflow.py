@@ -144,7 +144,7 @@ def test_a_server_that_is_not_there_is_known_before_any_work(tmp_path: Path) -> 
     began = time.monotonic()
     with pytest.raises(Refused, match="expected an MLflow server") as found:  # and not that there is no fleet.toml
         verbs.train.run(options, Progress(quiet=True))
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 120, "its own eight tries take far longer"
     assert "nothing was trained" in found.value.hint
     assert list(tmp_path.iterdir()) == []
 
@@ -155,7 +155,7 @@ def test_a_server_that_never_answers_is_not_waited_for(monkeypatch: pytest.Monke
         began = time.monotonic()
         with pytest.raises(Refused, match="expected an MLflow server"):
             Tracker(f"http://127.0.0.1:{silent.getsockname()[1]}")
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 120, "its own eight tries take far longer"
 
 
 class _Other(BaseHTTPRequestHandler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -90,8 +91,9 @@ def test_workers_change_no_byte_and_neither_does_the_death_of_one(
     def kill_the_first() -> None:
         while not killed and not over.is_set():
             for pid in marked(mark, "ray::score_chunk")[:1]:
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
             time.sleep(0.005)
 
     killer = threading.Thread(target=kill_the_first)
