@@ -78,8 +78,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 @pytest.mark.timeout(900)
 def test_a_cluster_trains_the_same_pack_though_a_node_dies(nodes: Nodes, tmp_path: Path) -> None:
     history = tmp_path / "history"
-    trips.wheeltapper("simulate", history, "--assets", 12, "--days", 100, "--seed", 5)
-    trips.lighter(history / "fleet.toml", rounds=30)
+    trips.wheeltapper("simulate", history, "--assets", 24, "--days", 100, "--seed", 5)
+    trips.lighter(history / "fleet.toml", rounds=120)
     words = ("train", history / "fleet.toml", "--history", history)
     alone = trips.wheeltapper(*words, "--registry", tmp_path / "alone", "--cpus", 2, seconds=300)
 
