@@ -86,7 +86,7 @@ def test_one_lost_block_is_sent_again_while_others_are_answered(scorer: Any) -> 
             assert time.monotonic() < end, "never sent again"
             send(gateway, range(moment, moment + 1))
             moment += 1
-            time.sleep(0.02)
+            time.sleep(0.02)  # others go on being answered, block by block
         assert gateway.flush(10)
         answers = list(gateway.answers(timeout=0.05))
         assert gateway.counters.resent_rows > 0
@@ -184,7 +184,7 @@ class SlowToClose:
         return getattr(self._channel, name)
 
     def close(self) -> None:
-        time.sleep(0.3)
+        time.sleep(0.3)  # for whoever looks in between
         self._channel.close()
 
 

@@ -121,7 +121,7 @@ def test_a_line_that_breaks_for_ever_leaves_nothing(line: Proxy, tmp_path: Path)
             send()
             assert gateway.flush(20), gateway.failure
             until(lambda: threading.active_count() <= threads)  # gRPC's own end a moment after a call has
-            time.sleep(0.2)
+            time.sleep(0.2)  # and are forgotten a moment after that
 
         send()
         assert gateway.flush(20), gateway.failure
